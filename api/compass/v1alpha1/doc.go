@@ -1,0 +1,24 @@
+// Package v1alpha1 holds the CompassConnection resource: the cluster's connection to Compass and its state. It
+// knows nothing of how the agent brings that state about.
+//
+// +kubebuilder:object:generate=true
+// +groupName=compass.kyma-project.io
+package v1alpha1
+
+import (
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+)
+
+// GroupVersion is the API group and version of everything in this package.
+var GroupVersion = schema.GroupVersion{Group: "compass.kyma-project.io", Version: "v1alpha1"}
+
+var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
+	s.AddKnownTypes(GroupVersion, &CompassConnection{}, &CompassConnectionList{})
+	metav1.AddToGroupVersion(s, GroupVersion)
+	return nil
+})
+
+// AddToScheme registers the types of this package with a scheme.
+var AddToScheme = schemeBuilder.AddToScheme

@@ -1,0 +1,123 @@
+// Package director reads the inventory of a runtime from Compass. It knows nothing of Kubernetes.
+package director
+
+import "github.com/application-connector/application-connector/secret"
+
+// Snapshot is what Director says about one runtime at one time. Only a snapshot with Complete set proves that
+// something is absent.
+type Snapshot struct {
+	// RuntimeLabels of the runtime, any JSON value each.
+	RuntimeLabels map[string]any
+	// Applications in the order of their ids, each id once.
+	Applications []Application
+	// Complete says that every page of every list was read, and that counts agree.
+	Complete bool
+	// Incomplete says why Complete is false, for people.
+	Incomplete string
+	// Queries is how many GraphQL requests the snapshot took.
+	Queries int
+}
+
+// Application is one external system.
+type Application struct {
+	ID           string `validate:"required"`
+	Name         string `validate:"required"`
+	ProviderName string
+	Description  string
+	Labels       map[string]any
+	// AuthIDs are the ids of the system's auths: the common names of its client certificates.
+	AuthIDs []string
+	Bundles []Bundle
+	// Status is Director's condition, for example CONNECTED or DELETING.
+	Status string
+}
+
+// Bundle is a group of APIs and events with credentials in common.
+type Bundle struct {
+	ID          string `validate:"required"`
+	Name        string `validate:"required"`
+	Description string
+	// AuthRequestSchema is a JSON schema as a string; nil if there is none.
+	AuthRequestSchema *string
+	// Auth is nil when the bundle has none, or when this runtime's own is still PENDING.
+	Auth *Auth
+	// AuthPending says that this runtime's own instance auth is requested but not there yet.
+	AuthPending bool
+	APIs        []API
+	Events      []Event
+}
+
+// API is one API of a bundle.
+type API struct {
+	ID          string `validate:"required"`
+	Name        string
+	Description string
+	TargetURL   string
+	Group       string
+	Version     Version
+}
+
+// Event is one kind of events of a bundle.
+type Event struct {
+	ID          string `validate:"required"`
+	Name        string
+	Description string
+	Group       string
+	Version     Version
+}
+
+// Version of an API or of events; empty if Director names none.
+type Version struct {
+	Value           string
+	Deprecated      bool
+	DeprecatedSince string
+	ForRemoval      bool
+}
+
+// Auth is how the APIs of a bundle want to be called.
+type Auth struct {
+	// Credential is one of Basic, OAuth, CertificateOAuth, Unknown, or nil for an open API.
+	Credential Credential
+	// Headers and Query are added to each call.
+	Headers map[string][]string
+	Query   map[string][]string
+	// CSRF is nil if the APIs want no CSRF token.
+	CSRF *CSRF
+}
+
+// CSRF is where a CSRF token is to be had.
+type CSRF struct {
+	TokenEndpointURL string
+}
+
+// Credential is one of Basic, OAuth, CertificateOAuth or Unknown.
+type Credential interface{ credential() }
+
+// Basic is a user name and a password.
+type Basic struct {
+	Username string
+	Password secret.Value
+}
+
+// OAuth is a client of an OAuth 2.0 token endpoint.
+type OAuth struct {
+	ClientID     string
+	ClientSecret secret.Value
+	URL          string
+}
+
+// CertificateOAuth is a client of an OAuth 2.0 token endpoint that proves itself by a certificate.
+type CertificateOAuth struct {
+	ClientID string
+	// Certificate is PEM; some sources put the private key in the same text.
+	Certificate secret.Value
+	URL         string
+}
+
+// Unknown is a kind of credential that this version does not know; Typename is its GraphQL type.
+type Unknown struct{ Typename string }
+
+func (Basic) credential()            {}
+func (OAuth) credential()            {}
+func (CertificateOAuth) credential() {}
+func (Unknown) credential()          {}

@@ -1,0 +1,29 @@
+// Package secret holds the one type for text that must never be printed. It knows nothing of where secrets come from
+// or go to.
+package secret
+
+import "log/slog"
+
+// Redacted is what stands where a secret would be printed.
+const Redacted = "[redacted]"
+
+// Value is text that is used but never printed: fmt, slog and encoding/json all see Redacted. Reveal gives the text.
+type Value string
+
+// Reveal gives the text itself. Each call is a place to look at in a review.
+func (v Value) Reveal() string { return string(v) }
+
+// String implements fmt.Stringer.
+func (v Value) String() string { return Redacted }
+
+// GoString implements fmt.GoStringer, for %#v.
+func (v Value) GoString() string { return Redacted }
+
+// LogValue implements slog.LogValuer.
+func (v Value) LogValue() slog.Value { return slog.StringValue(Redacted) }
+
+// MarshalJSON implements json.Marshaler.
+func (v Value) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"`), nil }
+
+// MarshalText implements encoding.TextMarshaler, so that YAML and map keys are redacted too.
+func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
