@@ -184,7 +184,7 @@ type Service struct {
 
 // Entry is one API, or one kind of events.
 //
-// +kubebuilder:validation:XValidation:rule="self.type != 'API' || (has(self.targetUrl) && self.targetUrl != ”)",message="targetUrl: an entry of type API needs the URL of the API, for example https://api.example.com/v1"
+// +kubebuilder:validation:XValidation:rule="self.type != 'API' || (has(self.targetUrl) && size(self.targetUrl) > 0)",message="targetUrl: an entry of type API needs the URL of the API, for example https://api.example.com/v1"
 type Entry struct {
 	// type is API for an API that the cluster may call, Events for events that the system sends.
 	// +kubebuilder:validation:Enum=API;Events
@@ -264,7 +264,9 @@ type ApplicationStatus struct {
 
 // InstallationStatus is kept for objects of older systems.
 type InstallationStatus struct {
+	// status in one word; nothing reads it.
 	Status string `json:"status"`
+	// description for people; nothing reads it.
 	// +optional
 	Description string `json:"description"`
 }

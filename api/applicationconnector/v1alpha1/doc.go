@@ -5,6 +5,9 @@
 // +groupName=applicationconnector.kyma-project.io
 package v1alpha1
 
+//go:generate go tool controller-gen object paths=.
+//go:generate go tool controller-gen crd paths=. output:crd:dir=../../../manifests/crds
+
 import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
