@@ -1,4 +1,5 @@
-// Package director reads the inventory of a runtime from Compass. It knows nothing of Kubernetes.
+// Package director reads the inventory of a runtime from Compass, whole or not at all, and writes the runtime's labels.
+// It knows nothing of Kubernetes, and keeps nothing between calls.
 package director
 
 import "github.com/application-connector/application-connector/secret"
@@ -10,56 +11,70 @@ type Snapshot struct {
 	RuntimeLabels map[string]any
 	// Applications in the order of their ids, each id once.
 	Applications []Application
+	// Invalid are the applications that Director has, but that cannot be used as they came, in the order of their ids.
+	// They are present: what stands for them must neither be deleted nor changed. They do not make Complete false by
+	// themselves: a list that was not read to its end does.
+	Invalid []InvalidApplication
 	// Complete says that every page of every list was read, and that counts agree.
 	Complete bool
-	// Incomplete says why Complete is false, for people.
+	// Incomplete says why Complete is false, for people; empty if it is true.
 	Incomplete string
 	// Queries is how many GraphQL requests the snapshot took.
 	Queries int
 }
 
+// InvalidApplication is one that was kept out of a snapshot.
+type InvalidApplication struct {
+	ID   string
+	Name string
+	// Reason names the field and what would be right, for people. It repeats no value.
+	Reason string
+}
+
 // Application is one external system.
 type Application struct {
-	ID           string `validate:"required"`
+	ID string `validate:"required,max=256,printascii"`
+	// Name as Director normalizes it for runtimes; it may be longer than names in Kubernetes.
 	Name         string `validate:"required"`
 	ProviderName string
 	Description  string
 	Labels       map[string]any
 	// AuthIDs are the ids of the system's auths: the common names of its client certificates.
 	AuthIDs []string
-	Bundles []Bundle
+	Bundles []Bundle `validate:"dive"`
 	// Status is Director's condition, for example CONNECTED or DELETING.
 	Status string
 }
 
 // Bundle is a group of APIs and events with credentials in common.
 type Bundle struct {
-	ID          string `validate:"required"`
+	ID          string `validate:"required,max=256,printascii"`
 	Name        string `validate:"required"`
 	Description string
 	// AuthRequestSchema is a JSON schema as a string; nil if there is none.
 	AuthRequestSchema *string
 	// Auth is nil when the bundle has none, or when this runtime's own is still PENDING.
 	Auth *Auth
-	// AuthPending says that this runtime's own instance auth is requested but not there yet.
+	// AuthPending says that Auth is nil only because this runtime's own instance auth was requested and is not there
+	// (yet): the bundle is not open, its credentials are unknown.
 	AuthPending bool
-	APIs        []API
-	Events      []Event
+	APIs        []API   `validate:"dive"`
+	Events      []Event `validate:"dive"`
 }
 
 // API is one API of a bundle.
 type API struct {
-	ID          string `validate:"required"`
+	ID          string `validate:"required,max=256,printascii"`
 	Name        string
 	Description string
-	TargetURL   string
+	TargetURL   string `validate:"required"`
 	Group       string
 	Version     Version
 }
 
 // Event is one kind of events of a bundle.
 type Event struct {
-	ID          string `validate:"required"`
+	ID          string `validate:"required,max=256,printascii"`
 	Name        string
 	Description string
 	Group       string
@@ -87,7 +102,7 @@ type Auth struct {
 
 // CSRF is where a CSRF token is to be had.
 type CSRF struct {
-	TokenEndpointURL string
+	TokenEndpointURL string `validate:"required"`
 }
 
 // Credential is one of Basic, OAuth, CertificateOAuth or Unknown.

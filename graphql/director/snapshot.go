@@ -1,0 +1,263 @@
+package director
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+
+	"github.com/application-connector/application-connector/graphql"
+	"github.com/application-connector/application-connector/graphql/director/internal/query"
+)
+
+// Names that generated code makes of paths, and what they stand for.
+type (
+	rawApplication = query.ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication
+	rawBundle      = query.BundleFields
+	rawAPI         = query.APIPageDataAPIDefinition
+	rawEvent       = query.EventPageDataEventDefinition
+)
+
+// Snapshot reads all applications of a runtime, and all their bundles, APIs and events, each list to its end. It takes
+// a query per 100 applications, and one more per 100 items of a list within, if that has more than 100.
+//
+// An error means that nothing is known. Lists that changed while they were read make the snapshot incomplete; an
+// application whose own lists did, or whose data cannot be used, is among Invalid.
+func (c *Client) Snapshot(ctx context.Context, runtimeID string) (Snapshot, error) {
+	r := &reader{client: c, runtimeID: runtimeID}
+	raw, err := r.applications(ctx)
+	if err != nil {
+		return Snapshot{}, err
+	}
+	for i := range raw {
+		app, err := r.application(ctx, raw[i])
+		raw[i] = rawApplication{} // a large inventory need not stand in memory twice
+		var d *defect
+		switch {
+		case errors.As(err, &d):
+			if d.incomplete {
+				r.incomplete = append(r.incomplete, fmt.Sprintf("application %s: %s", app.ID, d.reason))
+			}
+			r.snapshot.Invalid = append(r.snapshot.Invalid, InvalidApplication{ID: app.ID, Name: app.Name, Reason: d.reason})
+		case err != nil:
+			return Snapshot{}, err
+		default:
+			r.snapshot.Applications = append(r.snapshot.Applications, app)
+		}
+	}
+	r.snapshot.Complete = len(r.incomplete) == 0
+	r.snapshot.Incomplete = summary(r.incomplete)
+	return r.snapshot, nil
+}
+
+func summary(reasons []string) string {
+	const most = 3
+	if len(reasons) > most {
+		reasons = append(reasons[:most:most], fmt.Sprintf("%d more", len(reasons)-most))
+	}
+	return strings.Join(reasons, "; ")
+}
+
+// reader is the work of one Snapshot.
+type reader struct {
+	client     *Client
+	runtimeID  string
+	snapshot   Snapshot
+	incomplete []string
+}
+
+// defect is why one application cannot be used.
+type defect struct {
+	reason string
+	// incomplete says that it was not read to its end.
+	incomplete bool
+}
+
+func (d *defect) Error() string { return d.reason }
+
+// applications reads the list of applications, with the first pages of the lists within.
+func (r *reader) applications(ctx context.Context) ([]rawApplication, error) {
+	const operation = "ApplicationsForRuntime"
+	malformed := func(err error) error {
+		return &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: err}
+	}
+	all := newList("applications", func(a rawApplication) string { return a.Id })
+	for {
+		r.snapshot.Queries++
+		resp, err := query.ApplicationsForRuntime(ctx, r.client.graphql, r.runtimeID, pageSize, pageSize, after(all.next))
+		if err != nil {
+			return nil, err
+		}
+		if resp.Runtime == nil {
+			return nil, unknownRuntime(operation)
+		}
+		page := resp.ApplicationsForRuntime
+		if page.Data == nil {
+			return nil, malformed(errors.New("applicationsForRuntime.data: null instead of a list"))
+		}
+		if err := all.add(page.Data, page.PageInfo, page.TotalCount); err != nil {
+			return nil, malformed(err)
+		}
+		if all.more {
+			continue
+		}
+		if r.snapshot.RuntimeLabels, err = decode[map[string]any](resp.Runtime.Labels); err != nil {
+			return nil, malformed(errors.New("runtime.labels: want an object"))
+		}
+		items, err := all.whole()
+		if err != nil {
+			r.incomplete = append(r.incomplete, err.Error())
+		}
+		return items, nil
+	}
+}
+
+// application reads what is missing of one application, and converts and checks it. The id and the name of the result
+// are there even if it returns a defect.
+func (r *reader) application(ctx context.Context, raw rawApplication) (Application, error) {
+	out := Application{ID: raw.Id, Name: raw.Name}
+	bundles, err := r.bundles(ctx, raw)
+	if err != nil {
+		return out, err
+	}
+	if err := convertApplication(raw, &out); err != nil {
+		return out, &defect{reason: err.Error()}
+	}
+	for _, b := range bundles {
+		bundle, err := r.bundle(ctx, raw.Id, b)
+		if err != nil {
+			return out, err
+		}
+		out.Bundles = append(out.Bundles, bundle)
+	}
+	if reason := check(out); reason != "" {
+		return out, &defect{reason: reason}
+	}
+	return out, nil
+}
+
+// bundles reads the bundles of an application that are not among those of the first page.
+func (r *reader) bundles(ctx context.Context, raw rawApplication) ([]rawBundle, error) {
+	all := newList("bundles", func(b rawBundle) string { return b.Id })
+	page := raw.Bundles
+	for {
+		if page == nil || page.Data == nil {
+			return nil, &defect{reason: "bundles: " + errNull.Error(), incomplete: true}
+		}
+		if err := r.add("BundlesOfApplication", raw.Id, all.add(page.Data, page.PageInfo, page.TotalCount)); err != nil {
+			return nil, err
+		}
+		if !all.more {
+			return whole(all)
+		}
+		r.snapshot.Queries++
+		resp, err := query.BundlesOfApplication(ctx, r.client.graphql, raw.Id, pageSize, after(all.next))
+		if err := vanished(err, err == nil && resp.Application == nil); err != nil {
+			return nil, err
+		}
+		page = resp.Application.Bundles
+	}
+}
+
+// bundle reads what is missing of one bundle, and converts it.
+func (r *reader) bundle(ctx context.Context, applicationID string, raw rawBundle) (Bundle, error) {
+	out, err := convertBundle(raw, r.runtimeID)
+	if err != nil {
+		return Bundle{}, &defect{reason: fmt.Sprintf("bundle %s: %v", raw.Id, err)}
+	}
+	apis, err := r.apis(ctx, applicationID, raw)
+	if err != nil {
+		return Bundle{}, err
+	}
+	for _, a := range apis {
+		out.APIs = append(out.APIs, convertAPI(a))
+	}
+	events, err := r.events(ctx, applicationID, raw)
+	if err != nil {
+		return Bundle{}, err
+	}
+	for _, e := range events {
+		out.Events = append(out.Events, convertEvent(e))
+	}
+	return out, nil
+}
+
+func (r *reader) apis(ctx context.Context, applicationID string, raw rawBundle) ([]rawAPI, error) {
+	all := newList("bundle "+raw.Id+": APIs", func(a rawAPI) string { return a.Id })
+	page := raw.ApiDefinitions
+	for {
+		if page == nil || page.Data == nil {
+			return nil, &defect{reason: all.name + ": " + errNull.Error(), incomplete: true}
+		}
+		if err := r.add("APIsOfBundle", applicationID, all.add(page.Data, page.PageInfo, page.TotalCount)); err != nil {
+			return nil, err
+		}
+		if !all.more {
+			return whole(all)
+		}
+		r.snapshot.Queries++
+		resp, err := query.APIsOfBundle(ctx, r.client.graphql, applicationID, raw.Id, pageSize, after(all.next))
+		gone := err == nil && (resp.Application == nil || resp.Application.Bundle == nil)
+		if err := vanished(err, gone); err != nil {
+			return nil, err
+		}
+		page = resp.Application.Bundle.ApiDefinitions
+	}
+}
+
+func (r *reader) events(ctx context.Context, applicationID string, raw rawBundle) ([]rawEvent, error) {
+	all := newList("bundle "+raw.Id+": events", func(e rawEvent) string { return e.Id })
+	page := raw.EventDefinitions
+	for {
+		if page == nil || page.Data == nil {
+			return nil, &defect{reason: all.name + ": " + errNull.Error(), incomplete: true}
+		}
+		if err := r.add("EventsOfBundle", applicationID, all.add(page.Data, page.PageInfo, page.TotalCount)); err != nil {
+			return nil, err
+		}
+		if !all.more {
+			return whole(all)
+		}
+		r.snapshot.Queries++
+		resp, err := query.EventsOfBundle(ctx, r.client.graphql, applicationID, raw.Id, pageSize, after(all.next))
+		gone := err == nil && (resp.Application == nil || resp.Application.Bundle == nil)
+		if err := vanished(err, gone); err != nil {
+			return nil, err
+		}
+		page = resp.Application.Bundle.EventDefinitions
+	}
+}
+
+// add names the application and the operation in an error about pages.
+func (r *reader) add(operation, applicationID string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: fmt.Errorf("application %s: %w", applicationID, err)}
+}
+
+// whole gives the items of a list within an application. A list that is not known to be whole would take APIs out of
+// use if it were applied, so the application is kept out as a whole.
+func whole[T any](l *list[T]) ([]T, error) {
+	items, err := l.whole()
+	if err != nil {
+		return nil, &defect{reason: err.Error(), incomplete: true}
+	}
+	return items, nil
+}
+
+// vanished makes a defect of the ways in which Director says that an application or bundle is not there (for us) any
+// more: null, NotFound, InvalidOperation. It may well have been removed since the first page.
+func vanished(err error, null bool) error {
+	if null || graphql.KindOf(err) == graphql.Rejected {
+		return &defect{reason: "went away while its pages were read", incomplete: true}
+	}
+	return err
+}
+
+func after(cursor string) *string {
+	if cursor == "" {
+		return nil
+	}
+	return &cursor
+}
