@@ -12,10 +12,16 @@ import (
 )
 
 // APIPage includes the GraphQL fields of APIDefinitionPage requested by the fragment APIPage.
+// The GraphQL type's documentation follows.
+//
+// One page of APIs: first is 1 to 200.
 type APIPage struct {
-	Data       []APIPageDataAPIDefinition `json:"data"`
-	PageInfo   Cursor                     `json:"pageInfo"`
-	TotalCount int                        `json:"totalCount"`
+	// The items, ordered by id.
+	Data []APIPageDataAPIDefinition `json:"data"`
+	// Where the page ends.
+	PageInfo Cursor `json:"pageInfo"`
+	// How many items all pages have together.
+	TotalCount int `json:"totalCount"`
 }
 
 // GetData returns APIPage.Data, and is useful for accessing the field via an interface.
@@ -28,13 +34,22 @@ func (v *APIPage) GetPageInfo() Cursor { return v.PageInfo }
 func (v *APIPage) GetTotalCount() int { return v.TotalCount }
 
 // APIPageDataAPIDefinition includes the requested fields of the GraphQL type APIDefinition.
+// The GraphQL type's documentation follows.
+//
+// One API.
 type APIPageDataAPIDefinition struct {
-	Id          string         `json:"id"`
-	Name        string         `json:"name"`
-	Description *string        `json:"description"`
-	TargetURL   string         `json:"targetURL"`
-	Group       *string        `json:"group"`
-	Version     *VersionFields `json:"version"`
+	// A UUID.
+	Id string `json:"id"`
+	// At most 100 printable ASCII characters.
+	Name string `json:"name"`
+	// For people.
+	Description *string `json:"description"`
+	// Where it is; at most 256 characters.
+	TargetURL string `json:"targetURL"`
+	// A group within the bundle.
+	Group *string `json:"group"`
+	// Its version; null if none is named.
+	Version *VersionFields `json:"version"`
 }
 
 // GetId returns APIPageDataAPIDefinition.Id, and is useful for accessing the field via an interface.
@@ -56,7 +71,11 @@ func (v *APIPageDataAPIDefinition) GetGroup() *string { return v.Group }
 func (v *APIPageDataAPIDefinition) GetVersion() *VersionFields { return v.Version }
 
 // APIsOfBundleApplication includes the requested fields of the GraphQL type Application.
+// The GraphQL type's documentation follows.
+//
+// An external system.
 type APIsOfBundleApplication struct {
+	// One bundle; unlike in bundles, defaultInstanceAuth is the bundle's and never the runtime's own.
 	Bundle *APIsOfBundleApplicationBundle `json:"bundle"`
 }
 
@@ -64,7 +83,11 @@ type APIsOfBundleApplication struct {
 func (v *APIsOfBundleApplication) GetBundle() *APIsOfBundleApplicationBundle { return v.Bundle }
 
 // APIsOfBundleApplicationBundle includes the requested fields of the GraphQL type Bundle.
+// The GraphQL type's documentation follows.
+//
+// A group of APIs and events with credentials in common.
 type APIsOfBundleApplicationBundle struct {
+	// Its APIs, or those of one group. Null together with an error if the page size is wrong.
 	ApiDefinitions *APIPage `json:"apiDefinitions"`
 }
 
@@ -73,29 +96,45 @@ func (v *APIsOfBundleApplicationBundle) GetApiDefinitions() *APIPage { return v.
 
 // APIsOfBundleResponse is returned by APIsOfBundle on success.
 type APIsOfBundleResponse struct {
+	// One application, its name as it was registered. A runtime must share a formation with it.
 	Application *APIsOfBundleApplication `json:"application"`
 }
 
 // GetApplication returns APIsOfBundleResponse.Application, and is useful for accessing the field via an interface.
 func (v *APIsOfBundleResponse) GetApplication() *APIsOfBundleApplication { return v.Application }
 
+// States of an application. It is listed in all of them, while it is being removed too.
 type ApplicationStatusCondition string
 
 const (
-	ApplicationStatusConditionInitial         ApplicationStatusCondition = "INITIAL"
-	ApplicationStatusConditionConnected       ApplicationStatusCondition = "CONNECTED"
-	ApplicationStatusConditionFailed          ApplicationStatusCondition = "FAILED"
-	ApplicationStatusConditionCreating        ApplicationStatusCondition = "CREATING"
-	ApplicationStatusConditionCreateFailed    ApplicationStatusCondition = "CREATE_FAILED"
+	// Registered only.
+	ApplicationStatusConditionInitial ApplicationStatusCondition = "INITIAL"
+	// Has called with its certificate.
+	ApplicationStatusConditionConnected ApplicationStatusCondition = "CONNECTED"
+	// Broken.
+	ApplicationStatusConditionFailed ApplicationStatusCondition = "FAILED"
+	// Being made.
+	ApplicationStatusConditionCreating ApplicationStatusCondition = "CREATING"
+	// Could not be made.
+	ApplicationStatusConditionCreateFailed ApplicationStatusCondition = "CREATE_FAILED"
+	// Made.
 	ApplicationStatusConditionCreateSucceeded ApplicationStatusCondition = "CREATE_SUCCEEDED"
-	ApplicationStatusConditionUpdating        ApplicationStatusCondition = "UPDATING"
-	ApplicationStatusConditionUpdateFailed    ApplicationStatusCondition = "UPDATE_FAILED"
+	// Being changed.
+	ApplicationStatusConditionUpdating ApplicationStatusCondition = "UPDATING"
+	// Could not be changed.
+	ApplicationStatusConditionUpdateFailed ApplicationStatusCondition = "UPDATE_FAILED"
+	// Changed.
 	ApplicationStatusConditionUpdateSucceeded ApplicationStatusCondition = "UPDATE_SUCCEEDED"
-	ApplicationStatusConditionDeleting        ApplicationStatusCondition = "DELETING"
-	ApplicationStatusConditionDeleteFailed    ApplicationStatusCondition = "DELETE_FAILED"
+	// Being removed.
+	ApplicationStatusConditionDeleting ApplicationStatusCondition = "DELETING"
+	// Could not be removed.
+	ApplicationStatusConditionDeleteFailed ApplicationStatusCondition = "DELETE_FAILED"
+	// Removed.
 	ApplicationStatusConditionDeleteSucceeded ApplicationStatusCondition = "DELETE_SUCCEEDED"
-	ApplicationStatusConditionUnpairing       ApplicationStatusCondition = "UNPAIRING"
-	ApplicationStatusConditionUnpairFailed    ApplicationStatusCondition = "UNPAIR_FAILED"
+	// Being disconnected.
+	ApplicationStatusConditionUnpairing ApplicationStatusCondition = "UNPAIRING"
+	// Could not be disconnected.
+	ApplicationStatusConditionUnpairFailed ApplicationStatusCondition = "UNPAIR_FAILED"
 )
 
 var AllApplicationStatusCondition = []ApplicationStatusCondition{
@@ -116,10 +155,16 @@ var AllApplicationStatusCondition = []ApplicationStatusCondition{
 }
 
 // ApplicationsForRuntimeApplicationsForRuntimeApplicationPage includes the requested fields of the GraphQL type ApplicationPage.
+// The GraphQL type's documentation follows.
+//
+// One page of applications: first is at least 1.
 type ApplicationsForRuntimeApplicationsForRuntimeApplicationPage struct {
-	Data       []ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication `json:"data"`
-	PageInfo   Cursor                                                                       `json:"pageInfo"`
-	TotalCount int                                                                          `json:"totalCount"`
+	// The items, ordered by id.
+	Data []ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication `json:"data"`
+	// Where the page ends.
+	PageInfo Cursor `json:"pageInfo"`
+	// How many items all pages have together.
+	TotalCount int `json:"totalCount"`
 }
 
 // GetData returns ApplicationsForRuntimeApplicationsForRuntimeApplicationPage.Data, and is useful for accessing the field via an interface.
@@ -138,15 +183,26 @@ func (v *ApplicationsForRuntimeApplicationsForRuntimeApplicationPage) GetTotalCo
 }
 
 // ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication includes the requested fields of the GraphQL type Application.
+// The GraphQL type's documentation follows.
+//
+// An external system.
 type ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication struct {
-	Id           string                                                                                         `json:"id"`
-	Name         string                                                                                         `json:"name"`
-	ProviderName *string                                                                                        `json:"providerName"`
-	Description  *string                                                                                        `json:"description"`
-	Labels       *json.RawMessage                                                                               `json:"labels"`
-	Status       ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationStatus               `json:"status"`
-	Auths        []ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationAuthsAppSystemAuth `json:"auths"`
-	Bundles      *BundlePage                                                                                    `json:"bundles"`
+	// A UUID.
+	Id string `json:"id"`
+	// 1 to 100 characters of anything as registered; for a runtime normalized to lower case, digits and dashes after "mp-", and possibly longer than 63.
+	Name string `json:"name"`
+	// Who provides it.
+	ProviderName *string `json:"providerName"`
+	// For people; at most 2000 characters.
+	Description *string `json:"description"`
+	// All labels, or the one with this key.
+	Labels *json.RawMessage `json:"labels"`
+	// What is happening to it.
+	Status ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationStatus `json:"status"`
+	// Its system auths: the common names of its client certificates. Null without the scope for it.
+	Auths []ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationAuthsAppSystemAuth `json:"auths"`
+	// Its bundles. Null together with an error if the page size is wrong.
+	Bundles *BundlePage `json:"bundles"`
 }
 
 // GetId returns ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication.Id, and is useful for accessing the field via an interface.
@@ -190,7 +246,11 @@ func (v *ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicat
 }
 
 // ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationAuthsAppSystemAuth includes the requested fields of the GraphQL type AppSystemAuth.
+// The GraphQL type's documentation follows.
+//
+// A system auth of an application.
 type ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationAuthsAppSystemAuth struct {
+	// A UUID.
 	Id string `json:"id"`
 }
 
@@ -200,7 +260,11 @@ func (v *ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicat
 }
 
 // ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationStatus includes the requested fields of the GraphQL type ApplicationStatus.
+// The GraphQL type's documentation follows.
+//
+// What is happening to an application.
 type ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicationStatus struct {
+	// The state.
 	Condition ApplicationStatusCondition `json:"condition"`
 }
 
@@ -211,7 +275,9 @@ func (v *ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplicat
 
 // ApplicationsForRuntimeResponse is returned by ApplicationsForRuntime on success.
 type ApplicationsForRuntimeResponse struct {
-	Runtime                *ApplicationsForRuntimeRuntime                              `json:"runtime"`
+	// One runtime; null, without an error, if it is unknown.
+	Runtime *ApplicationsForRuntimeRuntime `json:"runtime"`
+	// The applications that share a formation with the runtime, with normalized names unless the runtime's label isNormalized says otherwise. Empty, without an error, for a runtime in no formation.
 	ApplicationsForRuntime ApplicationsForRuntimeApplicationsForRuntimeApplicationPage `json:"applicationsForRuntime"`
 }
 
@@ -226,7 +292,11 @@ func (v *ApplicationsForRuntimeResponse) GetApplicationsForRuntime() Application
 }
 
 // ApplicationsForRuntimeRuntime includes the requested fields of the GraphQL type Runtime.
+// The GraphQL type's documentation follows.
+//
+// A cluster.
 type ApplicationsForRuntimeRuntime struct {
+	// All labels, or the one with this key.
 	Labels *json.RawMessage `json:"labels"`
 }
 
@@ -234,11 +304,18 @@ type ApplicationsForRuntimeRuntime struct {
 func (v *ApplicationsForRuntimeRuntime) GetLabels() *json.RawMessage { return v.Labels }
 
 // AuthFields includes the GraphQL fields of Auth requested by the fragment AuthFields.
+// The GraphQL type's documentation follows.
+//
+// How the APIs of a bundle want to be called.
 type AuthFields struct {
-	Credential            *wire.Credential                            `json:"credential"`
-	AdditionalHeaders     *json.RawMessage                            `json:"additionalHeaders"`
-	AdditionalQueryParams *json.RawMessage                            `json:"additionalQueryParams"`
-	RequestAuth           *AuthFieldsRequestAuthCredentialRequestAuth `json:"requestAuth"`
+	// Who calls. Null for APIs that are open; ask for __typename, kinds may be added.
+	Credential *wire.Credential `json:"credential"`
+	// Headers that each call needs.
+	AdditionalHeaders *json.RawMessage `json:"additionalHeaders"`
+	// Query parameters that each call needs.
+	AdditionalQueryParams *json.RawMessage `json:"additionalQueryParams"`
+	// What must be done before a call.
+	RequestAuth *AuthFieldsRequestAuthCredentialRequestAuth `json:"requestAuth"`
 }
 
 // GetCredential returns AuthFields.Credential, and is useful for accessing the field via an interface.
@@ -256,7 +333,11 @@ func (v *AuthFields) GetRequestAuth() *AuthFieldsRequestAuthCredentialRequestAut
 }
 
 // AuthFieldsRequestAuthCredentialRequestAuth includes the requested fields of the GraphQL type CredentialRequestAuth.
+// The GraphQL type's documentation follows.
+//
+// What must be done before a call.
 type AuthFieldsRequestAuthCredentialRequestAuth struct {
+	// A CSRF token must be fetched. May come with any credential.
 	Csrf *AuthFieldsRequestAuthCredentialRequestAuthCsrfCSRFTokenCredentialRequestAuth `json:"csrf"`
 }
 
@@ -266,7 +347,11 @@ func (v *AuthFieldsRequestAuthCredentialRequestAuth) GetCsrf() *AuthFieldsReques
 }
 
 // AuthFieldsRequestAuthCredentialRequestAuthCsrfCSRFTokenCredentialRequestAuth includes the requested fields of the GraphQL type CSRFTokenCredentialRequestAuth.
+// The GraphQL type's documentation follows.
+//
+// How a CSRF token is fetched.
 type AuthFieldsRequestAuthCredentialRequestAuthCsrfCSRFTokenCredentialRequestAuth struct {
+	// From where.
 	TokenEndpointURL string `json:"tokenEndpointURL"`
 }
 
@@ -276,15 +361,26 @@ func (v *AuthFieldsRequestAuthCredentialRequestAuthCsrfCSRFTokenCredentialReques
 }
 
 // BundleFields includes the GraphQL fields of Bundle requested by the fragment BundleFields.
+// The GraphQL type's documentation follows.
+//
+// A group of APIs and events with credentials in common.
 type BundleFields struct {
-	Id                             string                                        `json:"id"`
-	Name                           string                                        `json:"name"`
-	Description                    *string                                       `json:"description"`
-	InstanceAuthRequestInputSchema *string                                       `json:"instanceAuthRequestInputSchema"`
-	DefaultInstanceAuth            *AuthFields                                   `json:"defaultInstanceAuth"`
-	InstanceAuths                  []BundleFieldsInstanceAuthsBundleInstanceAuth `json:"instanceAuths"`
-	ApiDefinitions                 *APIPage                                      `json:"apiDefinitions"`
-	EventDefinitions               *EventPage                                    `json:"eventDefinitions"`
+	// A UUID.
+	Id string `json:"id"`
+	// At most 100 printable ASCII characters.
+	Name string `json:"name"`
+	// For people.
+	Description *string `json:"description"`
+	// What must be told when credentials are requested; spaces as the database writes them.
+	InstanceAuthRequestInputSchema *string `json:"instanceAuthRequestInputSchema"`
+	// The bundle's credentials. For a runtime that has requested its own: those, and null while they are PENDING. Null, without an error, without the scope for it.
+	DefaultInstanceAuth *AuthFields `json:"defaultInstanceAuth"`
+	// All credentials that were requested for the bundle, by any runtime. Null, without an error, without the scope for it.
+	InstanceAuths []BundleFieldsInstanceAuthsBundleInstanceAuth `json:"instanceAuths"`
+	// Its APIs, or those of one group. Null together with an error if the page size is wrong.
+	ApiDefinitions *APIPage `json:"apiDefinitions"`
+	// Its events, or those of one group. Null together with an error if the page size is wrong.
+	EventDefinitions *EventPage `json:"eventDefinitions"`
 }
 
 // GetId returns BundleFields.Id, and is useful for accessing the field via an interface.
@@ -316,9 +412,14 @@ func (v *BundleFields) GetApiDefinitions() *APIPage { return v.ApiDefinitions }
 func (v *BundleFields) GetEventDefinitions() *EventPage { return v.EventDefinitions }
 
 // BundleFieldsInstanceAuthsBundleInstanceAuth includes the requested fields of the GraphQL type BundleInstanceAuth.
+// The GraphQL type's documentation follows.
+//
+// Credentials for a bundle that somebody requested.
 type BundleFieldsInstanceAuthsBundleInstanceAuth struct {
-	RuntimeID *string                                           `json:"runtimeID"`
-	Status    BundleFieldsInstanceAuthsBundleInstanceAuthStatus `json:"status"`
+	// The runtime that requested them.
+	RuntimeID *string `json:"runtimeID"`
+	// Whether they are there.
+	Status BundleFieldsInstanceAuthsBundleInstanceAuthStatus `json:"status"`
 }
 
 // GetRuntimeID returns BundleFieldsInstanceAuthsBundleInstanceAuth.RuntimeID, and is useful for accessing the field via an interface.
@@ -330,7 +431,11 @@ func (v *BundleFieldsInstanceAuthsBundleInstanceAuth) GetStatus() BundleFieldsIn
 }
 
 // BundleFieldsInstanceAuthsBundleInstanceAuthStatus includes the requested fields of the GraphQL type BundleInstanceAuthStatus.
+// The GraphQL type's documentation follows.
+//
+// Whether requested credentials are there.
 type BundleFieldsInstanceAuthsBundleInstanceAuthStatus struct {
+	// The state.
 	Condition BundleInstanceAuthStatusCondition `json:"condition"`
 }
 
@@ -339,13 +444,18 @@ func (v *BundleFieldsInstanceAuthsBundleInstanceAuthStatus) GetCondition() Bundl
 	return v.Condition
 }
 
+// States of requested credentials.
 type BundleInstanceAuthStatusCondition string
 
 const (
-	BundleInstanceAuthStatusConditionPending   BundleInstanceAuthStatusCondition = "PENDING"
+	// Requested, not there yet.
+	BundleInstanceAuthStatusConditionPending BundleInstanceAuthStatusCondition = "PENDING"
+	// There.
 	BundleInstanceAuthStatusConditionSucceeded BundleInstanceAuthStatusCondition = "SUCCEEDED"
-	BundleInstanceAuthStatusConditionFailed    BundleInstanceAuthStatusCondition = "FAILED"
-	BundleInstanceAuthStatusConditionUnused    BundleInstanceAuthStatusCondition = "UNUSED"
+	// They could not be made.
+	BundleInstanceAuthStatusConditionFailed BundleInstanceAuthStatusCondition = "FAILED"
+	// There, and given back.
+	BundleInstanceAuthStatusConditionUnused BundleInstanceAuthStatusCondition = "UNUSED"
 )
 
 var AllBundleInstanceAuthStatusCondition = []BundleInstanceAuthStatusCondition{
@@ -356,10 +466,16 @@ var AllBundleInstanceAuthStatusCondition = []BundleInstanceAuthStatusCondition{
 }
 
 // BundlePage includes the GraphQL fields of BundlePage requested by the fragment BundlePage.
+// The GraphQL type's documentation follows.
+//
+// One page of bundles: first is 1 to 200.
 type BundlePage struct {
-	Data       []BundleFields `json:"data"`
-	PageInfo   Cursor         `json:"pageInfo"`
-	TotalCount int            `json:"totalCount"`
+	// The items, ordered by id.
+	Data []BundleFields `json:"data"`
+	// Where the page ends.
+	PageInfo Cursor `json:"pageInfo"`
+	// How many items all pages have together.
+	TotalCount int `json:"totalCount"`
 }
 
 // GetData returns BundlePage.Data, and is useful for accessing the field via an interface.
@@ -372,7 +488,11 @@ func (v *BundlePage) GetPageInfo() Cursor { return v.PageInfo }
 func (v *BundlePage) GetTotalCount() int { return v.TotalCount }
 
 // BundlesOfApplicationApplication includes the requested fields of the GraphQL type Application.
+// The GraphQL type's documentation follows.
+//
+// An external system.
 type BundlesOfApplicationApplication struct {
+	// Its bundles. Null together with an error if the page size is wrong.
 	Bundles *BundlePage `json:"bundles"`
 }
 
@@ -381,6 +501,7 @@ func (v *BundlesOfApplicationApplication) GetBundles() *BundlePage { return v.Bu
 
 // BundlesOfApplicationResponse is returned by BundlesOfApplication on success.
 type BundlesOfApplicationResponse struct {
+	// One application, its name as it was registered. A runtime must share a formation with it.
 	Application *BundlesOfApplicationApplication `json:"application"`
 }
 
@@ -390,9 +511,14 @@ func (v *BundlesOfApplicationResponse) GetApplication() *BundlesOfApplicationApp
 }
 
 // Cursor includes the GraphQL fields of PageInfo requested by the fragment Cursor.
+// The GraphQL type's documentation follows.
+//
+// Where a page starts and ends.
 type Cursor struct {
-	EndCursor   string `json:"endCursor"`
-	HasNextPage bool   `json:"hasNextPage"`
+	// The cursor of the next page; empty on the last one.
+	EndCursor string `json:"endCursor"`
+	// Whether there are more.
+	HasNextPage bool `json:"hasNextPage"`
 }
 
 // GetEndCursor returns Cursor.EndCursor, and is useful for accessing the field via an interface.
@@ -402,7 +528,11 @@ func (v *Cursor) GetEndCursor() string { return v.EndCursor }
 func (v *Cursor) GetHasNextPage() bool { return v.HasNextPage }
 
 // DeleteRuntimeLabelDeleteRuntimeLabel includes the requested fields of the GraphQL type Label.
+// The GraphQL type's documentation follows.
+//
+// One label.
 type DeleteRuntimeLabelDeleteRuntimeLabel struct {
+	// Letters, digits and _; at most 256.
 	Key string `json:"key"`
 }
 
@@ -411,6 +541,7 @@ func (v *DeleteRuntimeLabelDeleteRuntimeLabel) GetKey() string { return v.Key }
 
 // DeleteRuntimeLabelResponse is returned by DeleteRuntimeLabel on success.
 type DeleteRuntimeLabelResponse struct {
+	// Deletes a label; NotFound if it is not there. Gives what it was.
 	DeleteRuntimeLabel DeleteRuntimeLabelDeleteRuntimeLabel `json:"deleteRuntimeLabel"`
 }
 
@@ -420,10 +551,16 @@ func (v *DeleteRuntimeLabelResponse) GetDeleteRuntimeLabel() DeleteRuntimeLabelD
 }
 
 // EventPage includes the GraphQL fields of EventDefinitionPage requested by the fragment EventPage.
+// The GraphQL type's documentation follows.
+//
+// One page of events: first is 1 to 200.
 type EventPage struct {
-	Data       []EventPageDataEventDefinition `json:"data"`
-	PageInfo   Cursor                         `json:"pageInfo"`
-	TotalCount int                            `json:"totalCount"`
+	// The items, ordered by id.
+	Data []EventPageDataEventDefinition `json:"data"`
+	// Where the page ends.
+	PageInfo Cursor `json:"pageInfo"`
+	// How many items all pages have together.
+	TotalCount int `json:"totalCount"`
 }
 
 // GetData returns EventPage.Data, and is useful for accessing the field via an interface.
@@ -436,12 +573,20 @@ func (v *EventPage) GetPageInfo() Cursor { return v.PageInfo }
 func (v *EventPage) GetTotalCount() int { return v.TotalCount }
 
 // EventPageDataEventDefinition includes the requested fields of the GraphQL type EventDefinition.
+// The GraphQL type's documentation follows.
+//
+// One kind of events.
 type EventPageDataEventDefinition struct {
-	Id          string         `json:"id"`
-	Name        string         `json:"name"`
-	Description *string        `json:"description"`
-	Group       *string        `json:"group"`
-	Version     *VersionFields `json:"version"`
+	// A UUID.
+	Id string `json:"id"`
+	// At most 100 printable ASCII characters.
+	Name string `json:"name"`
+	// For people.
+	Description *string `json:"description"`
+	// A group within the bundle.
+	Group *string `json:"group"`
+	// Its version; null if none is named.
+	Version *VersionFields `json:"version"`
 }
 
 // GetId returns EventPageDataEventDefinition.Id, and is useful for accessing the field via an interface.
@@ -460,7 +605,11 @@ func (v *EventPageDataEventDefinition) GetGroup() *string { return v.Group }
 func (v *EventPageDataEventDefinition) GetVersion() *VersionFields { return v.Version }
 
 // EventsOfBundleApplication includes the requested fields of the GraphQL type Application.
+// The GraphQL type's documentation follows.
+//
+// An external system.
 type EventsOfBundleApplication struct {
+	// One bundle; unlike in bundles, defaultInstanceAuth is the bundle's and never the runtime's own.
 	Bundle *EventsOfBundleApplicationBundle `json:"bundle"`
 }
 
@@ -468,7 +617,11 @@ type EventsOfBundleApplication struct {
 func (v *EventsOfBundleApplication) GetBundle() *EventsOfBundleApplicationBundle { return v.Bundle }
 
 // EventsOfBundleApplicationBundle includes the requested fields of the GraphQL type Bundle.
+// The GraphQL type's documentation follows.
+//
+// A group of APIs and events with credentials in common.
 type EventsOfBundleApplicationBundle struct {
+	// Its events, or those of one group. Null together with an error if the page size is wrong.
 	EventDefinitions *EventPage `json:"eventDefinitions"`
 }
 
@@ -477,6 +630,7 @@ func (v *EventsOfBundleApplicationBundle) GetEventDefinitions() *EventPage { ret
 
 // EventsOfBundleResponse is returned by EventsOfBundle on success.
 type EventsOfBundleResponse struct {
+	// One application, its name as it was registered. A runtime must share a formation with it.
 	Application *EventsOfBundleApplication `json:"application"`
 }
 
@@ -484,10 +638,16 @@ type EventsOfBundleResponse struct {
 func (v *EventsOfBundleResponse) GetApplication() *EventsOfBundleApplication { return v.Application }
 
 // RequestOneTimeTokenForApplicationRequestOneTimeTokenForApplication includes the requested fields of the GraphQL type OneTimeTokenForApplication.
+// The GraphQL type's documentation follows.
+//
+// A one-time token to pair an application.
 type RequestOneTimeTokenForApplicationRequestOneTimeTokenForApplication struct {
-	Token        string    `json:"token"`
-	ConnectorURL string    `json:"connectorURL"`
-	ExpiresAt    time.Time `json:"expiresAt"`
+	// The token: 64 random bytes as URL-safe base64. A secret.
+	Token string `json:"token"`
+	// Where it is good for one request.
+	ConnectorURL string `json:"connectorURL"`
+	// Until when it is good: an hour.
+	ExpiresAt time.Time `json:"expiresAt"`
 }
 
 // GetToken returns RequestOneTimeTokenForApplicationRequestOneTimeTokenForApplication.Token, and is useful for accessing the field via an interface.
@@ -507,6 +667,7 @@ func (v *RequestOneTimeTokenForApplicationRequestOneTimeTokenForApplication) Get
 
 // RequestOneTimeTokenForApplicationResponse is returned by RequestOneTimeTokenForApplication on success.
 type RequestOneTimeTokenForApplicationResponse struct {
+	// Makes a one-time token, and a system auth unless one is named. Earlier tokens stay valid.
 	RequestOneTimeTokenForApplication RequestOneTimeTokenForApplicationRequestOneTimeTokenForApplication `json:"requestOneTimeTokenForApplication"`
 }
 
@@ -516,10 +677,16 @@ func (v *RequestOneTimeTokenForApplicationResponse) GetRequestOneTimeTokenForApp
 }
 
 // RequestOneTimeTokenForRuntimeRequestOneTimeTokenForRuntime includes the requested fields of the GraphQL type OneTimeTokenForRuntime.
+// The GraphQL type's documentation follows.
+//
+// A one-time token to pair a runtime.
 type RequestOneTimeTokenForRuntimeRequestOneTimeTokenForRuntime struct {
-	Token        string    `json:"token"`
-	ConnectorURL string    `json:"connectorURL"`
-	ExpiresAt    time.Time `json:"expiresAt"`
+	// The token: 64 random bytes as URL-safe base64. A secret.
+	Token string `json:"token"`
+	// Where it is good for one request.
+	ConnectorURL string `json:"connectorURL"`
+	// Until when it is good: an hour.
+	ExpiresAt time.Time `json:"expiresAt"`
 }
 
 // GetToken returns RequestOneTimeTokenForRuntimeRequestOneTimeTokenForRuntime.Token, and is useful for accessing the field via an interface.
@@ -539,6 +706,7 @@ func (v *RequestOneTimeTokenForRuntimeRequestOneTimeTokenForRuntime) GetExpiresA
 
 // RequestOneTimeTokenForRuntimeResponse is returned by RequestOneTimeTokenForRuntime on success.
 type RequestOneTimeTokenForRuntimeResponse struct {
+	// Makes a one-time token, and a system auth unless one is named. Earlier tokens stay valid.
 	RequestOneTimeTokenForRuntime RequestOneTimeTokenForRuntimeRequestOneTimeTokenForRuntime `json:"requestOneTimeTokenForRuntime"`
 }
 
@@ -549,6 +717,7 @@ func (v *RequestOneTimeTokenForRuntimeResponse) GetRequestOneTimeTokenForRuntime
 
 // RuntimeLabelsResponse is returned by RuntimeLabels on success.
 type RuntimeLabelsResponse struct {
+	// One runtime; null, without an error, if it is unknown.
 	Runtime *RuntimeLabelsRuntime `json:"runtime"`
 }
 
@@ -556,7 +725,11 @@ type RuntimeLabelsResponse struct {
 func (v *RuntimeLabelsResponse) GetRuntime() *RuntimeLabelsRuntime { return v.Runtime }
 
 // RuntimeLabelsRuntime includes the requested fields of the GraphQL type Runtime.
+// The GraphQL type's documentation follows.
+//
+// A cluster.
 type RuntimeLabelsRuntime struct {
+	// All labels, or the one with this key.
 	Labels *json.RawMessage `json:"labels"`
 }
 
@@ -565,6 +738,7 @@ func (v *RuntimeLabelsRuntime) GetLabels() *json.RawMessage { return v.Labels }
 
 // SetRuntimeLabelResponse is returned by SetRuntimeLabel on success.
 type SetRuntimeLabelResponse struct {
+	// Sets a label: key of letters, digits and _, at most 256; any value but "", false and null.
 	SetRuntimeLabel SetRuntimeLabelSetRuntimeLabel `json:"setRuntimeLabel"`
 }
 
@@ -574,7 +748,11 @@ func (v *SetRuntimeLabelResponse) GetSetRuntimeLabel() SetRuntimeLabelSetRuntime
 }
 
 // SetRuntimeLabelSetRuntimeLabel includes the requested fields of the GraphQL type Label.
+// The GraphQL type's documentation follows.
+//
+// One label.
 type SetRuntimeLabelSetRuntimeLabel struct {
+	// Letters, digits and _; at most 256.
 	Key string `json:"key"`
 }
 
@@ -582,11 +760,18 @@ type SetRuntimeLabelSetRuntimeLabel struct {
 func (v *SetRuntimeLabelSetRuntimeLabel) GetKey() string { return v.Key }
 
 // VersionFields includes the GraphQL fields of Version requested by the fragment VersionFields.
+// The GraphQL type's documentation follows.
+//
+// A version of an API or of events.
 type VersionFields struct {
-	Value           string  `json:"value"`
-	Deprecated      *bool   `json:"deprecated"`
+	// Such as v1.
+	Value string `json:"value"`
+	// Whether it should not be used any more.
+	Deprecated *bool `json:"deprecated"`
+	// The version since which it should not be used.
 	DeprecatedSince *string `json:"deprecatedSince"`
-	ForRemoval      *bool   `json:"forRemoval"`
+	// Whether it will be removed.
+	ForRemoval *bool `json:"forRemoval"`
 }
 
 // GetValue returns VersionFields.Value, and is useful for accessing the field via an interface.
@@ -603,19 +788,25 @@ func (v *VersionFields) GetForRemoval() *bool { return v.ForRemoval }
 
 // ViewerResponse is returned by Viewer on success.
 type ViewerResponse struct {
+	// Who asks, as Director sees it. Needs no scope.
 	Viewer ViewerViewer `json:"viewer"`
 }
 
 // GetViewer returns ViewerResponse.Viewer, and is useful for accessing the field via an interface.
 func (v *ViewerResponse) GetViewer() ViewerViewer { return v.Viewer }
 
+// What asks.
 type ViewerType string
 
 const (
-	ViewerTypeRuntime           ViewerType = "RUNTIME"
-	ViewerTypeApplication       ViewerType = "APPLICATION"
+	// A cluster.
+	ViewerTypeRuntime ViewerType = "RUNTIME"
+	// An external system.
+	ViewerTypeApplication ViewerType = "APPLICATION"
+	// A system that manages others.
 	ViewerTypeIntegrationSystem ViewerType = "INTEGRATION_SYSTEM"
-	ViewerTypeUser              ViewerType = "USER"
+	// A person.
+	ViewerTypeUser ViewerType = "USER"
 )
 
 var AllViewerType = []ViewerType{
@@ -626,8 +817,13 @@ var AllViewerType = []ViewerType{
 }
 
 // ViewerViewer includes the requested fields of the GraphQL type Viewer.
+// The GraphQL type's documentation follows.
+//
+// Who asks.
 type ViewerViewer struct {
-	Id   string     `json:"id"`
+	// The id of the runtime, application, integration system or user.
+	Id string `json:"id"`
+	// What it is.
 	Type ViewerType `json:"type"`
 }
 
