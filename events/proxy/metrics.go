@@ -1,0 +1,53 @@
+package proxy
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
+
+// unknown is the label under which all names that are no Application's are counted: callers choose the name, so it must
+// not become a label.
+const unknown = "(unknown)"
+
+// Metrics are the numbers of one Handler.
+type Metrics struct {
+	requests   *prometheus.CounterVec
+	publisher  *prometheus.HistogramVec
+	inFlight   prometheus.Gauge
+	violations *prometheus.CounterVec
+}
+
+// NewMetrics registers the metrics; it panics if they are registered already.
+func NewMetrics(registry prometheus.Registerer) *Metrics {
+	m := &Metrics{
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "validator_requests_total",
+			Help: "Requests answered, by Application, route, status code, decision and reason.",
+		}, []string{"application", "route", "code", "decision", "reason"}),
+		publisher: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Name:    "validator_publisher_duration_seconds",
+			Help:    "Time until the publisher answered with a header, or did not answer (code 0), by route and code.",
+			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
+		}, []string{"route", "code"}),
+		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "validator_requests_in_flight",
+			Help: "Requests that are being served.",
+		}),
+		violations: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "validator_source_violations_total",
+			Help: "Events whose source is not the Application's, or can't be read, by Application and by what was done.",
+		}, []string{"application", "action"}),
+	}
+	registry.MustRegister(m.requests, m.publisher, m.inFlight, m.violations)
+	return m
+}
+
+func (m *Metrics) request(d decision) {
+	m.requests.WithLabelValues(d.label(), string(d.route), strconv.Itoa(d.status), d.outcome, d.reason).Inc()
+}
+
+func (m *Metrics) published(route Route, code int, took time.Duration) {
+	m.publisher.WithLabelValues(string(route), strconv.Itoa(code)).Observe(took.Seconds())
+}
