@@ -43,7 +43,6 @@ type Server struct {
 
 	store *store
 	http  *listener.HTTP
-	stop  func() bool
 
 	mu            sync.Mutex
 	fault         Fault
@@ -82,7 +81,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 		subscriptions: map[*Subscription]struct{}{},
 	}
 	s.http = listener.Serve(l, s.handler(), nil, o.Log)
-	s.stop = context.AfterFunc(ctx, func() { _ = s.Close() })
+	context.AfterFunc(ctx, func() { _ = s.Close() })
 	o.Log.Info("eventing is ready", "url", s.url)
 	return s, nil
 }
@@ -94,7 +93,6 @@ func (s *Server) URL() string { return s.url }
 // first returned.
 func (s *Server) Close() error {
 	s.close.Do(func() {
-		s.stop()
 		err := s.http.Close()
 		s.mu.Lock()
 		open := s.subscriptions
