@@ -1,0 +1,283 @@
+package sync
+
+import (
+	"context"
+	"encoding/base64"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+)
+
+const applicationKind = "Application"
+
+// stepError says why a step failed, in words that may be shown on a resource.
+type stepError struct {
+	reason string
+	// secrets says that a Secret is to blame.
+	secrets bool
+	err     error
+}
+
+func (e *stepError) Error() string { return list([]string{e.err.Error()}) }
+func (e *stepError) Unwrap() error { return e.err }
+
+func writeFailed(what string, err error) *stepError {
+	return &stepError{reason: ReasonWriteFailed, err: fmt.Errorf("%s: %w", what, err)}
+}
+
+// secretFailed leaves the API server's message out: it may repeat what it was sent.
+func secretFailed(what string, err error) *stepError {
+	reason := apierrors.ReasonForError(err)
+	switch {
+	case reason != metav1.StatusReasonUnknown:
+		err = fmt.Errorf("%s: the API server answers %s", what, reason)
+	case errors.Is(err, context.Canceled):
+		err = fmt.Errorf("%s: %w", what, context.Canceled)
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("%s: %w", what, context.DeadlineExceeded)
+	default:
+		err = fmt.Errorf("%s: the API server does not answer", what)
+	}
+	return &stepError{reason: ReasonWriteFailed, secrets: true, err: err}
+}
+
+// step does what is planned for one Application, and shows on it how that went.
+func (a *applier) step(ctx context.Context, step Step) error {
+	if step.Action == Delete {
+		return a.deleteApplication(ctx, step)
+	}
+	app, err := a.write(ctx, step)
+	if app == nil {
+		a.log.Warn("Application could not be written", "application", step.Name, "id", step.ID, "error", err)
+		return err
+	}
+	synchronized, credentials := step.Synchronized, step.CredentialsReady
+	var failed *stepError
+	if errors.As(err, &failed) {
+		a.log.Warn("Application could not be brought into place", "application", step.Name, "id", step.ID, "error", err)
+		synchronized = Verdict{metav1.ConditionFalse, failed.reason, failed.Error()}
+		if failed.secrets {
+			credentials = Verdict{metav1.ConditionFalse, ReasonSecretNotWritten, failed.Error()}
+		}
+	}
+	return errors.Join(err, a.status(ctx, app, synchronized, credentials))
+}
+
+// written is the part of an Application that later writes and the status need.
+type written struct {
+	name       string
+	uid        types.UID
+	generation int64
+	status     v1alpha1.ApplicationStatus
+	object     runtime.Object
+}
+
+// write brings Application and Secrets into place: what is new before the Application that names it, what is obsolete
+// after it. It returns nil only if there is no Application.
+func (a *applier) write(ctx context.Context, step Step) (*written, error) {
+	app := &written{name: step.Name}
+	update := step.Action == Update
+	if step.Action == Create {
+		created := step.Wanted.DeepCopy()
+		// Secrets can only name their owner once that has a UID. Until they are there, nothing is offered.
+		if update = len(step.Secrets) > 0; update {
+			created.Spec.Services = nil
+		}
+		a.writes.Add(1)
+		if err := a.Create(ctx, created, client.FieldOwner(FieldOwner)); err != nil {
+			return nil, writeFailed("creating Application "+step.Name, err)
+		}
+		app.uid, app.generation, app.object = created.UID, created.Generation, created
+		a.log.Info("Application created", "application", step.Name, "id", step.ID)
+	} else {
+		app.uid, app.generation, app.object = step.Observed.UID, step.Observed.Generation, step.Observed
+		app.status = step.Observed.Status
+	}
+
+	for _, s := range step.Secrets {
+		if err := a.bringSecret(ctx, app, s); err != nil {
+			return app, err
+		}
+	}
+	if update {
+		if err := a.applySpec(ctx, app, step.Wanted); err != nil {
+			return app, err
+		}
+		if step.Action == Update {
+			a.log.Info("Application updated", "application", step.Name, "id", step.ID, "changes", step.Changes)
+		}
+	}
+	for _, s := range step.Secrets {
+		if err := a.clearSecret(ctx, s); err != nil {
+			return app, err
+		}
+	}
+	return app, nil
+}
+
+// applySpec writes the fields that are managed. The UID keeps the request from creating an Application that somebody
+// deleted in the meantime, which would be one without the fields that are only written at creation.
+func (a *applier) applySpec(ctx context.Context, app *written, wanted *v1alpha1.Application) error {
+	services, err := toUnstructured(wanted.Spec.Services)
+	if err != nil {
+		return writeFailed("encoding Application "+app.name, err)
+	}
+	metadata, err := toUnstructured(wanted.Spec.CompassMetadata)
+	if err != nil {
+		return writeFailed("encoding Application "+app.name, err)
+	}
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(),
+		"kind":       applicationKind,
+		"metadata": map[string]any{
+			"name": app.name, "uid": string(app.uid),
+			"labels": map[string]any{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent},
+		},
+		"spec": map[string]any{
+			"description":     wanted.Spec.Description,
+			"labels":          map[string]any{v1alpha1.ConnectedAppLabel: wanted.Name},
+			"compassMetadata": metadata,
+			"services":        services,
+		},
+	}}
+	a.writes.Add(1)
+	if err := a.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
+		return writeFailed("writing Application "+app.name, err)
+	}
+	app.generation = object.GetGeneration()
+	return nil
+}
+
+func toUnstructured(value any) (any, error) {
+	text, err := json.Marshal(value)
+	if err != nil {
+		return nil, err
+	}
+	var out any
+	return out, json.Unmarshal(text, &out)
+}
+
+// bringSecret writes what a Secret has to hold. Keys that are too many stay until the Application is written.
+func (a *applier) bringSecret(ctx context.Context, app *written, step SecretStep) error {
+	what := "writing Secret " + a.namespace + "/" + step.Name
+	switch step.Action {
+	case Replace:
+		a.writes.Add(1)
+		if err := client.IgnoreNotFound(a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})); err != nil {
+			return secretFailed(what, err)
+		}
+		fallthrough
+	case Create:
+		// Create refuses what exists: a Secret of that name is somebody else's.
+		a.writes.Add(1)
+		err := a.Create(ctx, newSecret(a.namespace, app, step), client.FieldOwner(FieldOwner))
+		if apierrors.IsAlreadyExists(err) {
+			return &stepError{reason: ReasonSecretTaken, secrets: true, err: errors.New(secretTaken(a.namespace, step.Name, app.name))}
+		}
+		if err != nil {
+			return secretFailed(what, err)
+		}
+	case Update:
+		if len(step.Changes) == len(step.Stale) {
+			return nil
+		}
+		a.writes.Add(1)
+		if err := a.Apply(ctx, client.ApplyConfigurationFromUnstructured(secretApply(a.namespace, app, step)), client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
+			return secretFailed(what, err)
+		}
+	}
+	return nil
+}
+
+func newSecret(namespace string, app *written, step SecretStep) *corev1.Secret {
+	data := map[string][]byte{}
+	for key, value := range step.Data {
+		data[key] = []byte(value.Reveal())
+	}
+	return &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Name: step.Name, Namespace: namespace,
+			Labels: map[string]string{labelApplication: labelValue(app.name), labelBundle: step.BundleID},
+			OwnerReferences: []metav1.OwnerReference{{
+				APIVersion: v1alpha1.GroupVersion.String(), Kind: applicationKind, Name: app.name, UID: app.uid,
+			}},
+		},
+		Data: data,
+	}
+}
+
+// secretApply is the Secret as it is written while the Application still names what it held before: with both the new
+// keys and the stale ones.
+func secretApply(namespace string, app *written, step SecretStep) *unstructured.Unstructured {
+	data := map[string]any{}
+	for _, key := range step.Stale {
+		data[key] = base64.StdEncoding.EncodeToString(step.Observed.Data[key])
+	}
+	for key, value := range step.Data {
+		data[key] = base64.StdEncoding.EncodeToString([]byte(value.Reveal()))
+	}
+	return &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": "v1",
+		"kind":       "Secret",
+		"metadata": map[string]any{
+			"name": step.Name, "namespace": namespace, "uid": string(step.Observed.UID),
+			"labels": map[string]any{labelApplication: labelValue(app.name), labelBundle: step.BundleID},
+			"ownerReferences": []any{map[string]any{
+				"apiVersion": v1alpha1.GroupVersion.String(), "kind": applicationKind, "name": app.name, "uid": string(app.uid),
+			}},
+		},
+		"data": data,
+	}}
+}
+
+// clearSecret removes what nothing names any more: a Secret, or keys of one. Keys are removed one by one, whoever
+// wrote them, because an apply would leave those that another writer put there.
+func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
+	what := "removing from Secret " + a.namespace + "/" + step.Name
+	switch {
+	case step.Action == Delete:
+		a.writes.Add(1)
+		err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
+		if client.IgnoreNotFound(err) != nil {
+			return secretFailed(what, err)
+		}
+	case len(step.Stale) > 0:
+		operations := []map[string]string{{"op": "test", "path": "/metadata/uid", "value": string(step.Observed.UID)}}
+		for _, key := range step.Stale { // keys of Secrets have no character that a JSON pointer escapes
+			operations = append(operations, map[string]string{"op": "remove", "path": "/data/" + key})
+		}
+		patch, err := json.Marshal(operations)
+		if err != nil {
+			return secretFailed(what, err)
+		}
+		target := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: step.Name, Namespace: a.namespace}}
+		a.writes.Add(1)
+		if err := a.Patch(ctx, target, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
+			return secretFailed(what, err)
+		}
+	}
+	return nil
+}
+
+// deleteApplication leaves its Secrets to the garbage collector: they name it as their owner, and as long as it is
+// there they are needed.
+func (a *applier) deleteApplication(ctx context.Context, step Step) error {
+	a.writes.Add(1)
+	err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
+	if client.IgnoreNotFound(err) != nil {
+		a.log.Warn("Application could not be deleted", "application", step.Name, "id", step.ID, "error", err)
+		return writeFailed("deleting Application "+step.Name, err)
+	}
+	a.log.Info("Application deleted", "application", step.Name, "id", step.ID, "why", step.Changes)
+	return nil
+}
