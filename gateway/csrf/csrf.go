@@ -1,0 +1,134 @@
+// Package csrf obtains and keeps CSRF tokens as OData services hand them out: a request with "X-Csrf-Token: fetch" is
+// answered by a token and by the cookies it is bound to. Token and cookies are one credential: kept, replaced and
+// forgotten together, for one API and one credential, never shared beyond.
+package csrf
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/http"
+	"time"
+
+	"k8s.io/utils/clock"
+
+	"github.com/application-connector/application-connector/gateway/cache"
+	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/secret"
+)
+
+const (
+	capacity = 10_000
+	// life is how long a session is used. Services do not say how long theirs last; what ends earlier is refused with
+	// 403, and that makes the gateway fetch anew.
+	life = 10 * time.Minute
+	// drain is how much of an answer's body is read, in bytes, so that the connection can be used again.
+	drain = 256 << 10
+	// header is the field that carries the token, both ways.
+	header = "X-Csrf-Token"
+)
+
+// Options of a Manager.
+type Options struct {
+	// Transports gives the round tripper for a CSRF token endpoint.
+	Transports func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper
+	// Timeout bounds one call to a CSRF token endpoint.
+	Timeout time.Duration
+	Clock   clock.PassiveClock
+	// Fetched is told of each call to a CSRF token endpoint, and whether it failed. May be nil.
+	Fetched func(err error)
+}
+
+// Manager implements credentials.SessionSource. It is safe for concurrent use.
+type Manager struct {
+	options  Options
+	sessions *cache.Cache[key, *credentials.Session]
+}
+
+type key struct {
+	owner      credentials.Owner
+	version    credentials.Version
+	url        string
+	skipVerify bool
+}
+
+func keyOf(r credentials.SessionRequest) key {
+	return key{r.Owner, r.Version, r.URL, r.SkipVerify}
+}
+
+// New returns a Manager without sessions. Close it to end what it has under way.
+func New(o Options) *Manager {
+	if o.Fetched == nil {
+		o.Fetched = func(error) {}
+	}
+	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options{Capacity: capacity, Timeout: o.Timeout, Clock: o.Clock})}
+}
+
+// Close ends calls under way.
+func (m *Manager) Close() { m.sessions.Close() }
+
+// Session returns a session; however many ask, one call is made. A failure is a *credentials.CallError with status 502.
+// The session is shared by all callers: it must not be changed.
+func (m *Manager) Session(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, error) {
+	return m.sessions.Get(ctx, keyOf(r), func(ctx context.Context) (cache.Fetched[*credentials.Session], error) {
+		session, err := m.fetch(ctx, r)
+		m.options.Fetched(err)
+		return cache.Fetched[*credentials.Session]{Value: session, Expires: m.options.Clock.Now().Add(life)}, err
+	})
+}
+
+// Forget drops a session that a target refused, unless it was replaced since.
+func (m *Manager) Forget(r credentials.SessionRequest, session *credentials.Session) {
+	m.sessions.Forget(keyOf(r), func(kept *credentials.Session) bool { return kept == session })
+}
+
+func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, error) {
+	printable := credentials.PrintableURL(r.URL)
+	if err := credentials.CheckURL(r.URL); err != nil {
+		return nil, failed(fmt.Sprintf("failed to make a request to '%s'", printable), err)
+	}
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
+	if err != nil {
+		return nil, failed("failed to create token request", credentials.WithoutURL(err))
+	}
+	request.Header.Set(header, "fetch")
+	request.Header.Set("Accept", "*/*")
+	request.Header.Set("Cache-Control", "no-cache")
+	for _, f := range r.Header {
+		request.Header.Set(f.Name, f.Value.Reveal())
+	}
+	client := http.Client{
+		Transport: m.options.Transports(request.URL.Host, r.Identity, r.SkipVerify),
+		// A redirect would carry the credential to wherever the answer says.
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	response, err := client.Do(request)
+	if err != nil {
+		return nil, failed(fmt.Sprintf("failed to make a request to '%s'", printable), credentials.WithoutURL(err))
+	}
+	defer response.Body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, drain)) // only the header matters
+	if response.StatusCode != http.StatusOK {
+		return nil, failed(fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, printable), nil)
+	}
+	token := secret.Value(response.Header.Get(header))
+	if token == "" {
+		return nil, failed(fmt.Sprintf("the answer of %s has no header %s", printable, header), nil)
+	}
+	session := &credentials.Session{Token: token}
+	for _, c := range response.Cookies() {
+		value := c.Value
+		if c.Quoted {
+			value = `"` + value + `"`
+		}
+		session.Cookies = append(session.Cookies, credentials.Cookie{Name: c.Name, Value: secret.Value(value)})
+	}
+	return session, nil
+}
+
+func failed(message string, cause error) error {
+	if cause != nil {
+		message += ": " + cause.Error()
+	}
+	return &credentials.CallError{Status: http.StatusBadGateway, Message: message, Err: cause}
+}

@@ -1,0 +1,267 @@
+package gateway_test
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/rest"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/gateway"
+	"github.com/application-connector/application-connector/gateway/routes"
+)
+
+var cluster rest.Config
+
+func TestMain(m *testing.M) { kubetest.Run(m, &cluster) }
+
+// generous is how long anything may take before a test gives up.
+const generous = 30 * time.Second
+
+// harness is one running gateway with a namespace of its own. Applications belong to the whole cluster, so tests that use
+// one do not run in parallel.
+type harness struct {
+	t         *testing.T
+	kube      client.Client
+	namespace string
+	log       *logBuffer
+	addresses gateway.Addresses
+	gateway   *gateway.Gateway
+	http      *http.Client // follows no redirects
+	stop      func() error
+}
+
+type logBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (l *logBuffer) Write(p []byte) (int, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.Write(p)
+}
+
+func (l *logBuffer) String() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.b.String()
+}
+
+func start(t *testing.T, change ...func(*gateway.Options)) *harness {
+	t.Helper()
+	h := &harness{t: t, namespace: kubetest.Namespace(t, &cluster), log: &logBuffer{}}
+	scheme, err := routes.Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if h.kube, err = client.New(&cluster, client.Options{Scheme: scheme}); err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
+	t.Cleanup(transport.CloseIdleConnections)
+	h.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	o := gateway.Options{ListenAddress: "127.0.0.1", ProxyTimeout: 20, RequestTimeout: 20, SecretsNamespace: h.namespace, LogLevel: "debug", Config: &cluster}
+	for _, c := range change {
+		c(&o)
+	}
+	if err := o.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	if err := o.Complete(); err != nil {
+		t.Fatal(err)
+	}
+	g, err := gateway.New(o, slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	if err != nil {
+		t.Fatal(err)
+	}
+	h.gateway, h.addresses = g, g.Addresses()
+	ctx, cancel := context.WithCancel(context.Background())
+	ended := make(chan error, 1)
+	go func() { ended <- g.Run(ctx) }()
+	h.stop = sync.OnceValue(func() error {
+		transport.CloseIdleConnections()
+		cancel()
+		return <-ended
+	})
+	t.Cleanup(func() {
+		if err := h.stop(); err != nil {
+			t.Errorf("the gateway ended by: %v", err)
+		}
+	})
+	h.eventually("the gateway is ready", func() error { return g.Ready() })
+	return h
+}
+
+// eventually waits until check succeeds.
+func (h *harness) eventually(what string, check func() error) {
+	h.t.Helper()
+	deadline := time.Now().Add(generous)
+	for {
+		err := check()
+		if err == nil {
+			return
+		}
+		if time.Now().After(deadline) {
+			h.t.Fatalf("%s: not within %s: %v", what, generous, err)
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+}
+
+// application creates an Application, waits until the gateway knows it, and deletes it after the test.
+func (h *harness) application(name string, spec v1alpha1.ApplicationSpec) *v1alpha1.Application {
+	h.t.Helper()
+	app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
+	if err := h.kube.Create(context.Background(), app); err != nil {
+		h.t.Fatal(err)
+	}
+	h.t.Cleanup(func() {
+		if err := client.IgnoreNotFound(h.kube.Delete(context.Background(), app)); err != nil {
+			h.t.Errorf("deleting Application %s: %v", name, err)
+		}
+	})
+	h.known(app)
+	return app
+}
+
+// known waits until the gateway has put this generation in force.
+func (h *harness) known(app *v1alpha1.Application) {
+	h.t.Helper()
+	h.eventually("the gateway knows "+app.Name, func() error {
+		return h.gateway.Knows(app.Name, app.Generation)
+	})
+}
+
+// secret creates a Secret, or changes it.
+func (h *harness) secret(name string, data map[string]string) {
+	h.t.Helper()
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: h.namespace}}
+	key := client.ObjectKeyFromObject(s)
+	err := h.kube.Get(context.Background(), key, s)
+	s.Data = map[string][]byte{}
+	for k, v := range data {
+		s.Data[k] = []byte(v)
+	}
+	if err == nil {
+		err = h.kube.Update(context.Background(), s)
+	} else if client.IgnoreNotFound(err) == nil {
+		err = h.kube.Create(context.Background(), s)
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+// api is a service with one entry.
+func api(name, target string, change ...func(*v1alpha1.Entry)) v1alpha1.Service {
+	e := v1alpha1.Entry{Type: v1alpha1.EntryTypeAPI, Name: name + " api", TargetURL: target}
+	for _, c := range change {
+		c(&e)
+	}
+	return v1alpha1.Service{ID: "id-" + name, Name: name, DisplayName: name, ProviderDisplayName: "test", Description: "test", Entries: []v1alpha1.Entry{e}}
+}
+
+func with(kind, secretName, tokenURL string) func(*v1alpha1.Entry) {
+	return func(e *v1alpha1.Entry) {
+		e.Credentials.Type, e.Credentials.SecretName, e.Credentials.AuthenticationURL = kind, secretName, tokenURL
+	}
+}
+
+func withCSRF(url string) func(*v1alpha1.Entry) {
+	return func(e *v1alpha1.Entry) { e.Credentials.CSRFInfo = &v1alpha1.CSRFInfo{TokenEndpointURL: url} }
+}
+
+func withParameters(secretName string) func(*v1alpha1.Entry) {
+	return func(e *v1alpha1.Entry) { e.RequestParametersSecretName = secretName }
+}
+
+// answer is what a caller got.
+type answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+func (h *harness) get(path string, header ...string) answer {
+	h.t.Helper()
+	return h.do(http.MethodGet, h.addresses.Services, path, nil, header...)
+}
+
+func (h *harness) do(method, address, path string, body io.Reader, header ...string) answer {
+	h.t.Helper()
+	a, err := h.try(method, address, path, body, header...)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return a
+}
+
+func (h *harness) try(method, address, path string, body io.Reader, header ...string) (answer, error) {
+	r, err := http.NewRequest(method, "http://"+address+path, body)
+	if err != nil {
+		return answer{}, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		r.Header.Add(header[i], header[i+1])
+	}
+	response, err := h.http.Do(r)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, string(text)}, err
+}
+
+// problem is the text of an error that the gateway answered with before it called the target.
+func (a answer) problem(t *testing.T) string {
+	t.Helper()
+	var body struct {
+		Code  int
+		Error string
+	}
+	if err := json.Unmarshal([]byte(a.Body), &body); err != nil {
+		t.Fatalf("%d %q is not an error of the gateway: %v", a.Status, a.Body, err)
+	}
+	if body.Code != a.Status || a.Header.Get("Content-Type") != "application/json;charset=UTF-8" || !strings.HasSuffix(a.Body, "}\n") {
+		t.Errorf("status %d, content type %q, body %q: not the shape of an error", a.Status, a.Header.Get("Content-Type"), a.Body)
+	}
+	return body.Error
+}
+
+// logged are the access lines so far.
+func (h *harness) logged() []map[string]any {
+	h.t.Helper()
+	var lines []map[string]any
+	for line := range strings.SplitSeq(strings.TrimSpace(h.log.String()), "\n") {
+		var m map[string]any
+		if err := json.Unmarshal([]byte(line), &m); err != nil {
+			h.t.Fatalf("log line %q: %v", line, err)
+		}
+		if m["msg"] == "call" {
+			lines = append(lines, m)
+		}
+	}
+	return lines
+}
+
+func expect(condition bool, format string, a ...any) error {
+	if condition {
+		return nil
+	}
+	return fmt.Errorf(format, a...)
+}

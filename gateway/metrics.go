@@ -1,0 +1,118 @@
+package gateway
+
+import (
+	"net/http"
+	"strconv"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/application-connector/application-connector/gateway/proxy"
+	"github.com/application-connector/application-connector/gateway/routes"
+)
+
+const metricsPrefix = "central_application_gateway"
+
+// metrics are what /metrics shows. Labels hold names of Applications and services that exist, never what a caller sent.
+type metrics struct {
+	registry      *prometheus.Registry
+	requests      *prometheus.CounterVec
+	duration      *prometheus.HistogramVec
+	inFlight      prometheus.Gauge
+	tokenFetches  *prometheus.CounterVec
+	csrfFetches   *prometheus.CounterVec
+	snapshots     prometheus.Counter
+	applications  prometheus.Gauge
+	problems      *prometheus.GaugeVec
+	verifyOff     prometheus.Gauge
+	routesUpdated prometheus.Gauge
+}
+
+func newMetrics() *metrics {
+	counter := func(name, help string, labels ...string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: metricsPrefix, Name: name, Help: help}, labels)
+	}
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: metricsPrefix, Name: name, Help: help})
+	}
+	m := &metrics{
+		registry: prometheus.NewRegistry(),
+		requests: counter("requests_total", "Calls that ended, by what the caller got.", "application", "service", "entry", "code", "source"),
+		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
+			Namespace: metricsPrefix, Name: "request_duration_seconds", Help: "Time from a call's header to the end of its answer.",
+			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
+		}, []string{"application", "service"}),
+		inFlight:     gauge("requests_in_flight", "Calls that have not ended."),
+		tokenFetches: counter("token_fetches_total", "Calls to token endpoints.", "type", "result"),
+		csrfFetches:  counter("csrf_fetches_total", "Calls to CSRF token endpoints.", "result"),
+		snapshots: prometheus.NewCounter(prometheus.CounterOpts{
+			Namespace: metricsPrefix, Name: "route_snapshots_total", Help: "Times that changed Applications or Secrets were put in force.",
+		}),
+		applications: gauge("applications", "Applications that are known."),
+		problems: prometheus.NewGaugeVec(prometheus.GaugeOpts{
+			Namespace: metricsPrefix, Name: "route_problems", Help: "Faults in Applications and their Secrets, as in the condition RoutesReady.",
+		}, []string{"reason"}),
+		verifyOff:     gauge("applications_without_tls_verification", "Applications with spec.skipVerify."),
+		routesUpdated: gauge("route_snapshot_timestamp_seconds", "When changed Applications or Secrets were last put in force."),
+	}
+	m.registry.MustRegister(
+		m.requests, m.duration, m.inFlight, m.tokenFetches, m.csrfFetches, m.snapshots, m.applications, m.problems, m.verifyOff, m.routesUpdated,
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
+	)
+	return m
+}
+
+func (m *metrics) handler() http.Handler {
+	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{Registry: m.registry})
+}
+
+// Begin implements proxy.Observer.
+func (m *metrics) Begin() func(proxy.Call) {
+	m.inFlight.Inc()
+	return func(c proxy.Call) {
+		m.inFlight.Dec()
+		m.requests.WithLabelValues(c.Application, c.Service, c.Entry, codeClass(c.Status), string(c.Source)).Inc()
+		m.duration.WithLabelValues(c.Application, c.Service).Observe(c.Duration.Seconds())
+	}
+}
+
+// codeClass is 2xx, 3xx, 4xx or 5xx.
+func codeClass(status int) string { return strconv.Itoa(status/100) + "xx" }
+
+func result(err error) string {
+	if err != nil {
+		return "failure"
+	}
+	return "success"
+}
+
+func (m *metrics) tokenFetched(kind string, err error) {
+	m.tokenFetches.WithLabelValues(kind, result(err)).Inc()
+}
+
+func (m *metrics) csrfFetched(err error) { m.csrfFetches.WithLabelValues(result(err)).Inc() }
+
+// snapshotChanged counts anew what a snapshot holds.
+func (m *metrics) snapshotChanged(s *routes.Snapshot) {
+	m.snapshots.Inc()
+	m.routesUpdated.SetToCurrentTime()
+	names := s.Applications()
+	m.applications.Set(float64(len(names)))
+	problems := map[routes.Reason]int{}
+	unverified := 0
+	for _, name := range names {
+		report, _ := s.Report(name)
+		if report.SkipVerify {
+			unverified++
+		}
+		for _, p := range report.Problems {
+			problems[p.Reason]++
+		}
+	}
+	m.verifyOff.Set(float64(unverified))
+	m.problems.Reset()
+	for reason, n := range problems {
+		m.problems.WithLabelValues(string(reason)).Set(float64(n))
+	}
+}

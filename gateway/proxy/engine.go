@@ -1,0 +1,188 @@
+// Package proxy carries calls from workloads to external APIs. It owns paths, header fields, streaming, the second attempt
+// after a refusal, timeouts and the errors that callers see. It applies credentials as values and knows nothing of where
+// they come from, nor of Kubernetes.
+package proxy
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"mime"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/routes"
+	"github.com/application-connector/application-connector/gateway/transport"
+	"github.com/application-connector/application-connector/secret"
+)
+
+// Header fields of the gateway's own.
+const (
+	// HeaderAccessToken, in a request, takes the place of the configured credential as Authorization.
+	HeaderAccessToken = "Access-Token"
+	// HeaderTargetStatus, in an answer 502, is the target's own status.
+	HeaderTargetStatus = "Target-System-Status"
+)
+
+// Transports gives connections to targets.
+type Transports interface {
+	For(transport.Target) *http.Transport
+}
+
+// Options of an Engine.
+type Options struct {
+	// Snapshot is the routes in force; nil while they are not known yet.
+	Snapshot   func() *routes.Snapshot
+	Resolver   *credentials.Resolver
+	Transports Transports
+	// Timeout bounds the time until a target's answer begins, and each pause in its body.
+	Timeout time.Duration
+	// RequestTimeout bounds the time in which a request's body must arrive; zero for no bound.
+	RequestTimeout time.Duration
+	Log            *slog.Logger
+	// Observer is told of every call; may be nil.
+	Observer Observer
+}
+
+// Engine carries calls. It is safe for concurrent use.
+type Engine struct {
+	options Options
+	proxy   *httputil.ReverseProxy
+}
+
+// New returns an Engine.
+func New(o Options) *Engine {
+	e := &Engine{options: o}
+	e.proxy = &httputil.ReverseProxy{
+		Rewrite:        rewrite,
+		Transport:      e,
+		ModifyResponse: modify,
+		ErrorHandler:   e.proxyError,
+		ErrorLog:       slog.NewLogLogger(discardHandler{}, slog.LevelDebug), // errors are in the access line
+		BufferPool:     &buffers{},
+	}
+	return e
+}
+
+// discardHandler drops what ReverseProxy logs: it can quote URLs, and says nothing that the access line does not.
+type discardHandler struct{}
+
+func (discardHandler) Enabled(context.Context, slog.Level) bool  { return false }
+func (discardHandler) Handle(context.Context, slog.Record) error { return nil }
+func (d discardHandler) WithAttrs([]slog.Attr) slog.Handler      { return d }
+func (d discardHandler) WithGroup(string) slog.Handler           { return d }
+
+// buffers implements httputil.BufferPool.
+type buffers struct{ pool sync.Pool }
+
+func (b *buffers) Get() []byte {
+	if p, ok := b.pool.Get().(*[]byte); ok {
+		return *p
+	}
+	return make([]byte, 32<<10)
+}
+
+func (b *buffers) Put(p []byte) { b.pool.Put(&p) }
+
+// Services is the handler for /{application}/{service}[/path].
+func (e *Engine) Services() http.Handler { return &handler{engine: e, segments: 2} }
+
+// Entries is the handler for /{application}/{service}/{entry}[/path].
+func (e *Engine) Entries() http.Handler { return &handler{engine: e, segments: 3} }
+
+var errNotReady = errors.New("the Applications have not been read yet")
+
+// find looks an address up.
+func (e *Engine) find(a address) (*routes.Route, error) {
+	snapshot := e.options.Snapshot()
+	if snapshot == nil {
+		return nil, errNotReady
+	}
+	if a.entries {
+		return snapshot.Entry(a.application, a.service, a.entry)
+	}
+	return snapshot.Service(a.application, a.service)
+}
+
+// rewrite makes the request for the target out of the caller's. Hop-by-hop fields are gone already, so that no caller can
+// name a field of ours in Connection; the credential is added later, for each attempt.
+func rewrite(p *httputil.ProxyRequest) {
+	x := exchangeOf(p.In.Context())
+	target := x.route.Target
+	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = target.Scheme, target.Host, ""
+	p.Out.URL.Path, p.Out.URL.RawPath = joinPath(target, x.address.rest, x.route.EncodeURL)
+	p.Out.URL.RawQuery, p.Out.URL.ForceQuery = joinQuery(target.RawQuery, p.In.URL.RawQuery), false
+	if x.external {
+		p.Out.Header.Del(HeaderAccessToken)
+	}
+	// Identities of the mesh are nobody's business outside of it.
+	p.Out.Header.Del("X-Forwarded-Client-Cert")
+	for _, name := range []string{"Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto"} {
+		if values, ok := p.In.Header[name]; ok && !hopByHop(p.In.Header, name) {
+			p.Out.Header[name] = values
+		}
+	}
+	if ip, _, err := net.SplitHostPort(p.In.RemoteAddr); err == nil {
+		chain := p.In.Header["X-Forwarded-For"]
+		p.Out.Header["X-Forwarded-For"] = []string{strings.Join(append(chain[:len(chain):len(chain)], ip), ", ")}
+	}
+}
+
+// hopByHop says whether the caller named a field in Connection.
+func hopByHop(h http.Header, name string) bool {
+	for _, line := range h["Connection"] {
+		for option := range strings.SplitSeq(line, ",") {
+			if strings.EqualFold(strings.TrimSpace(option), name) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// modify makes the caller's answer out of the target's.
+func modify(r *http.Response) error {
+	x := exchangeOf(r.Request.Context())
+	x.source = SourceNone
+	if r.StatusCode == http.StatusCreated || r.StatusCode >= 300 && r.StatusCode < 400 {
+		rewriteHeader(r, "Location", x)
+	}
+	rewriteHeader(r, "Content-Location", x)
+	if r.StatusCode >= 500 && r.StatusCode < 600 {
+		x.source = SourceTarget
+		r.Header.Set(HeaderTargetStatus, strconv.Itoa(r.StatusCode))
+		r.StatusCode, r.Status = http.StatusBadGateway, "502 Bad Gateway"
+	}
+	return nil
+}
+
+func rewriteHeader(r *http.Response, name string, x *exchange) {
+	if value := r.Header.Get(name); value != "" {
+		if rewritten, ok := rewriteLocation(value, r.Request.URL, x.route.Target, x.address.prefix); ok {
+			r.Header.Set(name, rewritten)
+		}
+	}
+}
+
+// idleTimeout is how long a target may pause within an answer; none where pauses are in the nature of the thing.
+func idleTimeout(r *http.Response, timeout time.Duration) time.Duration {
+	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	if kind == "text/event-stream" || strings.HasPrefix(kind, "application/grpc") {
+		return 0
+	}
+	return timeout
+}
+
+// externalToken is what the caller wants to be sent as Authorization in place of the configured credential.
+func externalToken(h http.Header) secret.Value {
+	if values := h[HeaderAccessToken]; len(values) > 0 {
+		return secret.Value(values[0])
+	}
+	return ""
+}

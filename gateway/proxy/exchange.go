@@ -1,0 +1,276 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/routes"
+	"github.com/application-connector/application-connector/gateway/transport"
+)
+
+// Source says who is to blame for what a caller got, in one word for logs and metrics.
+type Source string
+
+// Sources of errors.
+const (
+	SourceNone        Source = "none"        // no error
+	SourceCaller      Source = "caller"      // the request itself, or the caller went away
+	SourceGateway     Source = "gateway"     // the Application, its Secrets, or the gateway
+	SourceCredentials Source = "credentials" // a token endpoint or a CSRF token endpoint
+	SourceTarget      Source = "target"      // the API
+)
+
+// exchange is one call, from the caller's request to the target's answer.
+type exchange struct {
+	address  address
+	route    *routes.Route
+	use      credentials.Use
+	value    credentials.Value
+	external bool // the caller brought its own Authorization
+
+	source       Source
+	attempts     int
+	targetStatus int // 0 if the target did not answer
+	cause        error
+	bodyFailed   atomic.Bool // the caller did not send all of its body
+}
+
+type exchangeKey struct{}
+
+func exchangeOf(ctx context.Context) *exchange { return ctx.Value(exchangeKey{}).(*exchange) }
+
+// errTimeout says that a target took too long.
+var errTimeout = errors.New("the target did not answer in time")
+
+// credentialsError says that the credential for a second attempt could not be had.
+type credentialsError struct{ err error }
+
+func (e *credentialsError) Error() string { return e.err.Error() }
+func (e *credentialsError) Unwrap() error { return e.err }
+
+// RoundTrip implements http.RoundTripper for the reverse proxy: it sends the call with its credential, and once more if the
+// target refused it, another credential can be had, and the request can be repeated. It never changes who is calling: what
+// the caller brought as Access-Token is sent once.
+func (e *Engine) RoundTrip(out *http.Request) (*http.Response, error) {
+	x := exchangeOf(out.Context())
+	body := http.NoBody
+	var kept *replay
+	first := io.ReadCloser(body)
+	if out.Body != nil && out.Body != http.NoBody {
+		kept = newReplay(out.Body, out.ContentLength, e.replayLimit(x))
+		first, _ = kept.next()
+	}
+	response, err := e.attempt(out, x, first)
+	if err != nil || !refused(response) {
+		return response, err
+	}
+	if x.external {
+		e.options.Resolver.Forget(x.use, x.value) // only a session can be in it
+		return response, nil
+	}
+	again, different, err := e.renew(out.Context(), x)
+	if err != nil {
+		discard(response)
+		return nil, &credentialsError{err}
+	}
+	if !different {
+		return response, nil
+	}
+	second := io.ReadCloser(body)
+	if kept != nil {
+		var ok bool
+		if second, ok = kept.next(); !ok {
+			return response, nil // the next call has the new credential
+		}
+	}
+	discard(response)
+	x.use, x.value = again.use, again.value
+	return e.attempt(out, x, second)
+}
+
+// replayLimit is zero when a second attempt is out of the question.
+func (e *Engine) replayLimit(x *exchange) int {
+	if x.external {
+		return 0
+	}
+	return replayLimit
+}
+
+func refused(r *http.Response) bool {
+	return r.StatusCode == http.StatusUnauthorized || r.StatusCode == http.StatusForbidden
+}
+
+// renewed is a credential for a second attempt.
+type renewed struct {
+	use   credentials.Use
+	value credentials.Value
+}
+
+// renew forgets what was refused and obtains the credential anew, by what the Secret holds now. It says whether the
+// result differs from what was refused. A route that now leads elsewhere is not followed in the middle of a call.
+func (e *Engine) renew(ctx context.Context, x *exchange) (renewed, bool, error) {
+	e.options.Resolver.Forget(x.use, x.value)
+	use := x.use
+	rotated := false
+	if now, err := e.find(x.address); err == nil && now.Refused == nil && now.Target.String() == x.route.Target.String() &&
+		now.SkipVerify == x.route.SkipVerify && now.Credentials.Kind == x.route.Credentials.Kind && now.CSRF == x.route.CSRF {
+		use = now.Use()
+		rotated = use.Credentials.Version != x.use.Credentials.Version
+	}
+	if !rotated && !x.value.Renewable() {
+		return renewed{}, false, nil
+	}
+	value, err := e.options.Resolver.Resolve(ctx, use)
+	if err != nil {
+		return renewed{}, false, err
+	}
+	return renewed{use, value}, value.Version != x.value.Version, nil
+}
+
+// attempt sends the call once.
+func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*http.Response, error) {
+	x.attempts++
+	ctx, cancel := context.WithCancelCause(out.Context())
+	dog := newWatchdog(e.options.Timeout, func() { cancel(errTimeout) })
+	request := out.Clone(ctx)
+	request.Body = nil // the transport may repeat such a request by itself when a kept connection turns out dead
+	if body != http.NoBody {
+		request.Body = &progressBody{ReadCloser: body, dog: dog}
+	}
+	apply(request, x.value, x.route.Parameters)
+	response, err := e.options.Transports.For(transport.Target{
+		Host: request.URL.Scheme + "://" + request.URL.Host, Identity: x.value.Identity, SkipVerify: x.route.SkipVerify,
+	}).RoundTrip(request)
+	dog.stop()
+	if err != nil {
+		if context.Cause(ctx) == errTimeout {
+			err = errTimeout
+		}
+		cancel(nil)
+		return nil, err
+	}
+	x.targetStatus = response.StatusCode
+	if response.StatusCode == http.StatusSwitchingProtocols {
+		return response, nil // the connection now belongs to both ends, for as long as they like; ctx ends with the caller's
+	}
+	answer := &timedBody{body: response.Body, cancel: cancel, ctx: ctx, timeout: idleTimeout(response, e.options.Timeout)}
+	answer.timer = time.AfterFunc(time.Hour, func() { cancel(errTimeout) })
+	answer.timer.Stop()
+	response.Body = answer
+	return response, nil
+}
+
+// watchdog ends an attempt whose answer does not begin in time. What the caller still sends puts the end off.
+type watchdog struct {
+	mu      sync.Mutex
+	timer   *time.Timer
+	timeout time.Duration
+	stopped bool
+}
+
+func newWatchdog(timeout time.Duration, bite func()) *watchdog {
+	return &watchdog{timer: time.AfterFunc(timeout, bite), timeout: timeout}
+}
+
+func (d *watchdog) progress() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if !d.stopped {
+		d.timer.Reset(d.timeout)
+	}
+}
+
+func (d *watchdog) stop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.stopped = true
+	d.timer.Stop()
+}
+
+// progressBody tells the watchdog of each piece that is sent.
+type progressBody struct {
+	io.ReadCloser
+	dog *watchdog
+}
+
+// Read implements io.Reader.
+func (b *progressBody) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if n > 0 {
+		b.dog.progress()
+	}
+	return n, err
+}
+
+// discard gives a response up so that its connection can be used again if little is left of it.
+func discard(r *http.Response) {
+	_, _ = io.CopyN(io.Discard, r.Body, 64<<10)
+	_ = r.Body.Close()
+}
+
+// timedBody ends a response whose next piece takes too long, and the call's context when it is closed, not before.
+type timedBody struct {
+	body    io.ReadCloser
+	timer   *time.Timer
+	timeout time.Duration // 0 for none
+	ctx     context.Context
+	cancel  context.CancelCauseFunc
+	once    sync.Once
+}
+
+// Read implements io.Reader.
+func (b *timedBody) Read(p []byte) (int, error) {
+	if b.timeout > 0 {
+		b.timer.Reset(b.timeout)
+	}
+	n, err := b.body.Read(p)
+	b.timer.Stop()
+	if err != nil && err != io.EOF && context.Cause(b.ctx) == errTimeout {
+		err = fmt.Errorf("%w: the body stalled", errTimeout)
+	}
+	return n, err
+}
+
+// Close implements io.Closer.
+func (b *timedBody) Close() error {
+	err := b.body.Close()
+	b.once.Do(func() {
+		b.timer.Stop()
+		b.cancel(nil)
+	})
+	return err
+}
+
+// apply puts a credential on a request, then what the request does not have yet of the parameters: the credential wins
+// over the caller, the caller over parameters.
+func apply(r *http.Request, v credentials.Value, p *credentials.Parameters) {
+	for _, f := range v.Header {
+		r.Header.Set(f.Name, f.Value.Reveal())
+	}
+	setCookies(r.Header, v.Cookies)
+	for _, f := range v.Query {
+		r.URL.RawQuery = joinQuery(r.URL.RawQuery, url.QueryEscape(f.Name)+"="+url.QueryEscape(f.Value.Reveal()))
+	}
+	if p == nil {
+		return
+	}
+	for _, h := range p.Header {
+		// An empty User-Agent only keeps the library from sending its own.
+		if present, ok := r.Header[h.Name]; ok && !(h.Name == "User-Agent" && len(present) == 1 && present[0] == "") {
+			continue
+		}
+		r.Header.Del(h.Name)
+		for _, value := range h.Values {
+			r.Header.Add(h.Name, value.Reveal())
+		}
+	}
+	r.URL.RawQuery = credentials.AddQuery(r.URL.RawQuery, p.Query)
+}

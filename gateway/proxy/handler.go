@@ -1,0 +1,167 @@
+package proxy
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/routes"
+)
+
+// handler serves one port.
+type handler struct {
+	engine   *Engine
+	segments int
+}
+
+// ServeHTTP implements http.Handler.
+func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	x := &exchange{}
+	rec := &recorder{ResponseWriter: w}
+	done := h.engine.observe(r, rec, x)
+	defer done() // also when the proxy aborts the connection by a panic
+	h.serve(rec, r, x)
+}
+
+func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
+	var ok bool
+	if x.address, ok = parseAddress(rawPath(r.URL), h.segments); !ok || r.Method == http.MethodConnect {
+		x.refuse(w, SourceCaller, http.StatusBadRequest, "failed to extract API Identifier from path")
+		return
+	}
+	x.address.entries = h.segments > 2
+	route, err := h.engine.find(x.address)
+	if err != nil {
+		status, source := lookupStatus(err)
+		text := err.Error()
+		if err == errNotReady {
+			text = "failed to get service with name '" + x.address.service + "': " + text
+		}
+		x.refuse(w, source, status, text)
+		return
+	}
+	x.route = route
+	if route.Refused != nil {
+		x.refuse(w, SourceGateway, http.StatusInternalServerError, route.Refused.Answer)
+		return
+	}
+	if leaves(x.address.rest) {
+		x.refuse(w, SourceCaller, http.StatusBadRequest, "the path leaves the API: it has more '..' than segments before them")
+		return
+	}
+	x.use = route.Use()
+	if x.use.External = externalToken(r.Header); x.use.External != "" {
+		x.external = true
+	}
+	h.engine.boundBody(w, r, x)
+	if x.value, err = h.engine.options.Resolver.Resolve(r.Context(), x.use); err != nil {
+		x.cause = err
+		var call *credentials.CallError
+		if errors.As(err, &call) {
+			x.refuse(w, SourceCredentials, call.Status, call.Message)
+			return
+		}
+		x.refuse(w, SourceCaller, statusClientGone, "the caller went away")
+		return
+	}
+	h.engine.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+}
+
+// statusClientGone is for logs and metrics: nobody is there to read it. The number is nginx's.
+const statusClientGone = 499
+
+func lookupStatus(err error) (int, Source) {
+	var missing *routes.NotFoundError
+	var ambiguous *routes.AmbiguousError
+	switch {
+	case errors.As(err, &missing):
+		return http.StatusNotFound, SourceCaller
+	case errors.As(err, &ambiguous):
+		return http.StatusBadRequest, SourceGateway
+	}
+	return http.StatusInternalServerError, SourceGateway
+}
+
+// boundBody gives each piece of the request's body Options.RequestTimeout to arrive. The bound ends with the body, so that
+// answers may take as long as they like. Streams that both ends keep open have none.
+func (e *Engine) boundBody(w http.ResponseWriter, r *http.Request, x *exchange) {
+	if r.Body == nil || r.Body == http.NoBody {
+		return
+	}
+	timeout := e.options.RequestTimeout
+	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		timeout = 0
+	}
+	r.Body = &boundedBody{ReadCloser: r.Body, control: http.NewResponseController(w), timeout: timeout, failed: &x.bodyFailed}
+}
+
+// boundedBody is a caller's request body.
+type boundedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	timeout time.Duration // of each read, zero for none
+	failed  *atomic.Bool  // set when the caller did not send all of it
+}
+
+// Read implements io.Reader. Writers that know no deadlines, as in tests without a server, are read without.
+func (b *boundedBody) Read(p []byte) (int, error) {
+	if b.timeout > 0 {
+		_ = b.control.SetReadDeadline(time.Now().Add(b.timeout))
+	}
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF && b.timeout > 0 {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
+	if err != nil && err != io.EOF {
+		b.failed.Store(true)
+	}
+	return n, err
+}
+
+// refuse answers by an error before anything was sent to the target.
+func (x *exchange) refuse(w http.ResponseWriter, source Source, status int, text string) {
+	x.source = source
+	if x.cause == nil {
+		x.cause = errors.New(text)
+	}
+	WriteError(w, status, text)
+}
+
+// WriteError answers by an error of the gateway's own: {"code":status,"error":text} and a newline.
+func WriteError(w http.ResponseWriter, status int, text string) {
+	body, err := json.Marshal(struct {
+		Code  int    `json:"code"`
+		Error string `json:"error"`
+	}{status, text})
+	if err != nil {
+		body = []byte(`{}`) // cannot be: a number and a string
+	}
+	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
+	w.WriteHeader(status)
+	_, _ = w.Write(append(body, '\n')) // a caller who is gone needs no answer
+}
+
+// proxyError answers by an error after the target was, or should have been, called: a status and no body.
+func (e *Engine) proxyError(w http.ResponseWriter, r *http.Request, err error) {
+	x := exchangeOf(r.Context())
+	x.cause, x.source = credentials.WithoutURL(err), SourceTarget
+	status := http.StatusBadGateway
+	var credential *credentialsError
+	switch {
+	case r.Context().Err() != nil:
+		x.source, status = SourceCaller, statusClientGone
+	case x.bodyFailed.Load():
+		x.source = SourceCaller
+	case errors.As(err, &credential):
+		x.source = SourceCredentials
+	case errors.Is(err, errTimeout):
+		status = http.StatusGatewayTimeout
+	}
+	w.WriteHeader(status)
+}

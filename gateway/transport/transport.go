@@ -1,0 +1,126 @@
+// Package transport keeps the connections to targets and token endpoints: one pool for each host and TLS identity, so
+// that a connection made with one client certificate, or without verification, never carries another's call. It knows
+// nothing of credentials but the certificate, and nothing of what is sent.
+package transport
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"time"
+
+	lru "github.com/hashicorp/golang-lru/v2"
+
+	"github.com/application-connector/application-connector/gateway/credentials"
+)
+
+const (
+	pools           = 4096 // kept at once; the least recently used gives up its idle connections
+	idlePerHost     = 128
+	idleTimeout     = 90 * time.Second
+	dialTimeout     = 30 * time.Second
+	keepAlive       = 30 * time.Second
+	handshake       = 10 * time.Second
+	continueTimeout = time.Second
+	headerLimit     = 1 << 20 // bytes of a response's header
+)
+
+// Target says which pool a call takes.
+type Target struct {
+	// Host is host[:port], with the scheme before it if that matters to the caller.
+	Host string
+	// Identity is presented whenever the peer asks for a client certificate, whatever authorities it names.
+	Identity *credentials.Identity
+	// SkipVerify switches off the verification of the peer's certificate.
+	SkipVerify bool
+	// Direct ignores HTTP_PROXY and HTTPS_PROXY, as calls for tokens always did.
+	Direct bool
+}
+
+type key struct {
+	host               string
+	identity           credentials.Version
+	skipVerify, direct bool
+}
+
+// Pool keeps transports. It is safe for concurrent use.
+type Pool struct {
+	roots      *x509.CertPool
+	transports *lru.Cache[key, *http.Transport]
+}
+
+// New returns a Pool that trusts roots; nil means the system's.
+func New(roots *x509.CertPool) *Pool {
+	transports, err := lru.NewWithEvict(pools, func(_ key, t *http.Transport) { t.CloseIdleConnections() })
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &Pool{roots: roots, transports: transports}
+}
+
+// Roots returns the system's roots together with those in a PEM file.
+func Roots(file string) (*x509.CertPool, error) {
+	text, err := os.ReadFile(file)
+	if err != nil {
+		return nil, err
+	}
+	roots, err := x509.SystemCertPool()
+	if err != nil {
+		return nil, fmt.Errorf("reading the system's root certificates: %w", err)
+	}
+	if !roots.AppendCertsFromPEM(text) {
+		return nil, fmt.Errorf("%s holds no certificate in PEM form", file)
+	}
+	return roots, nil
+}
+
+// For returns the transport for a target. Keep it for one call only: the pool decides how long it lives.
+func (p *Pool) For(t Target) *http.Transport {
+	k := key{host: t.Host, skipVerify: t.SkipVerify, direct: t.Direct}
+	if t.Identity != nil {
+		k.identity = t.Identity.Version
+	}
+	if found, ok := p.transports.Get(k); ok {
+		return found
+	}
+	fresh := p.make(t)
+	if found, ok, _ := p.transports.PeekOrAdd(k, fresh); ok {
+		return found
+	}
+	return fresh
+}
+
+// CloseIdleConnections gives up every connection that carries no call.
+func (p *Pool) CloseIdleConnections() {
+	for _, t := range p.transports.Values() {
+		t.CloseIdleConnections()
+	}
+}
+
+func (p *Pool) make(t Target) *http.Transport {
+	config := &tls.Config{RootCAs: p.roots, InsecureSkipVerify: t.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
+	if t.Identity != nil {
+		certificate := t.Identity.Certificate
+		// Not config.Certificates: that sends nothing to a server whose list of authorities leaves out the issuer, and
+		// then nobody can say why the server refuses.
+		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
+	}
+	transport := &http.Transport{
+		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
+		TLSClientConfig:        config,
+		TLSHandshakeTimeout:    handshake,
+		MaxIdleConnsPerHost:    idlePerHost,
+		IdleConnTimeout:        idleTimeout,
+		ExpectContinueTimeout:  continueTimeout,
+		MaxResponseHeaderBytes: headerLimit,
+		ForceAttemptHTTP2:      true,
+		DisableCompression:     true, // what the target sends is what the caller gets
+	}
+	if !t.Direct {
+		transport.Proxy = http.ProxyFromEnvironment
+	}
+	return transport
+}
