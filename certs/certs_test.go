@@ -170,7 +170,7 @@ func TestKeysAreRSAOfThreeSizesAndAreReadInEveryCommonEncoding(t *testing.T) {
 		pem  []byte
 		want crypto.PublicKey
 	}{
-		"PKCS#1":     {certs.EncodeKey(rsaKey), rsaKey.Public()},
+		"PKCS#1":     {mustKey(t, rsaKey), rsaKey.Public()},
 		"PKCS#8 RSA": {pkcs8(rsaKey), rsaKey.Public()},
 		"PKCS#8 EC":  {pkcs8(ecKey), ecKey.Public()},
 		"SEC 1":      {pem.EncodeToMemory(&pem.Block{Type: "EC PRIVATE KEY", Bytes: sec1}), ecKey.Public()},
@@ -180,7 +180,7 @@ func TestKeysAreRSAOfThreeSizesAndAreReadInEveryCommonEncoding(t *testing.T) {
 			t.Errorf("%s: %v, %v", name, got, err)
 		}
 	}
-	if !bytes.HasPrefix(certs.EncodeKey(rsaKey), []byte("-----BEGIN RSA PRIVATE KEY-----")) {
+	if !bytes.HasPrefix(mustKey(t, rsaKey), []byte("-----BEGIN RSA PRIVATE KEY-----")) {
 		t.Error("keys are not written as PKCS#1")
 	}
 	if _, err := certs.DecodeKey([]byte("canary")); err == nil || strings.Contains(err.Error(), "canary") {
@@ -347,7 +347,7 @@ func TestSecretsKeepTheCredential(t *testing.T) {
 		"garbage crt":       {func(d map[string][]byte) { d["crt"] = []byte("x") }, `data["crt"]`},
 		"garbage chain":     {func(d map[string][]byte) { d["crtChain"] = []byte("x") }, `data["crtChain"]`},
 		"garbage authority": {func(d map[string][]byte) { d["ca.crt"] = []byte("x") }, `data["ca.crt"]`},
-		"another key":       {func(d map[string][]byte) { d["key"] = certs.EncodeKey(keys[1]()) }, "another key"},
+		"another key":       {func(d map[string][]byte) { d["key"] = mustKey(t, keys[1]()) }, "another key"},
 		"another chain":     {func(d map[string][]byte) { d["crtChain"] = pemOf(root.cert) }, "is not in it"},
 	} {
 		d := maps.Clone(data)
@@ -382,6 +382,15 @@ func FuzzDecodeClient(f *testing.F) {
 			t.Error("half a credential was read")
 		}
 	})
+}
+
+func mustKey(t *testing.T, key crypto.Signer) []byte {
+	t.Helper()
+	text, err := certs.EncodeKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
 }
 
 func pemOf(c *x509.Certificate) []byte {

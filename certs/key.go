@@ -25,9 +25,18 @@ func GenerateKey(bits int) (*rsa.PrivateKey, error) {
 	return pki.GenerateRSAPrivateKey(bits)
 }
 
-// EncodeKey writes an RSA key as PEM "RSA PRIVATE KEY" (PKCS#1, RFC 8017), which is what every reader of the client
-// Secret understands.
-func EncodeKey(key *rsa.PrivateKey) []byte { return pki.EncodePKCS1PrivateKey(key) }
+// EncodeKey writes a private key as PEM: RSA as "RSA PRIVATE KEY" (PKCS#1, RFC 8017), which is what every reader of the
+// client Secret understands, and other kinds as "PRIVATE KEY" (PKCS#8).
+func EncodeKey(key crypto.Signer) ([]byte, error) {
+	switch k := key.(type) {
+	case nil:
+		return nil, errors.New("private key: missing")
+	case *rsa.PrivateKey:
+		return pki.EncodePKCS1PrivateKey(k), nil
+	default:
+		return pki.EncodePKCS8PrivateKey(k)
+	}
+}
 
 // DecodeKey reads a private key from PEM: PKCS#1, PKCS#8 (RFC 5208) or SEC 1 (RFC 5915). Errors do not hold key material.
 func DecodeKey(pem []byte) (crypto.Signer, error) {
@@ -36,16 +45,4 @@ func DecodeKey(pem []byte) (crypto.Signer, error) {
 		return nil, fmt.Errorf("private key: %w", err)
 	}
 	return key, nil
-}
-
-// encodeKey keeps the encoding that a kind of key is commonly read in: PKCS#1 for RSA, PKCS#8 for the rest.
-func encodeKey(key crypto.Signer) ([]byte, error) {
-	switch k := key.(type) {
-	case nil:
-		return nil, errors.New("private key: missing")
-	case *rsa.PrivateKey:
-		return EncodeKey(k), nil
-	default:
-		return pki.EncodePKCS8PrivateKey(k)
-	}
 }

@@ -34,7 +34,7 @@ func EncodeClient(c Credential) (map[string][]byte, error) {
 	if len(c.Chain) == 0 || len(c.CA) == 0 {
 		return nil, errors.New("client Secret: a certificate and its authorities are needed")
 	}
-	key, err := encodeKey(c.Key)
+	key, err := EncodeKey(c.Key)
 	if err != nil {
 		return nil, err
 	}

@@ -14,7 +14,6 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/application-connector/application-connector/events/proxy"
-	"github.com/application-connector/application-connector/version"
 )
 
 // Environment variables.
@@ -167,6 +166,6 @@ func (o *Options) restConfig() (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no way to the Kubernetes API server, set --kubeconfig or KUBECONFIG to a readable kubeconfig: %w", err)
 	}
-	config.UserAgent = "application-connector-validator/" + version.String()
+	config.UserAgent = "application-connector-validator"
 	return config, nil
 }

@@ -115,11 +115,11 @@ func TestTheEndOfStdinLeavesNothingBehind(t *testing.T) {
 
 func TestWhatCannotStartSaysWhyInOneLineAndWritesNothing(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it only holds a port
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close()
+	defer taken.Close() //nolint:errcheck
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("somebody's own\n"), 0o600); err != nil {

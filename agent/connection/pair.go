@@ -1,0 +1,188 @@
+package connection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/application-connector/application-connector/agent/status"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/graphql"
+	"github.com/application-connector/application-connector/secret"
+)
+
+// Reasons of the metric of renewals.
+const (
+	forPairing   = "pairing"
+	forDue       = "due"
+	forRequested = "requested"
+)
+
+// adopt makes the certificate current that the cluster has. The Connector is asked for the URLs before the first sync, as
+// after every start.
+func (r *Reconciler) adopt(_ context.Context, v *view) error {
+	status.Adopted(v.status(), v.client.established, v.client.renewed)
+	v.status().TokenFingerprint = v.client.token
+	v.happened(corev1.EventTypeNormal, status.EventAdopted, "Adopt", "the certificate in Secret %s is used again: the CompassConnection was missing", r.Secrets.Client)
+	v.next = v.now
+	return nil
+}
+
+// stall says what somebody has to do. It is called again as soon as one of the Secrets changes.
+func (r *Reconciler) stall(v *view, why string) error {
+	st := v.status()
+	switch missing := v.config.missing(v.configured, r.Secrets.Configuration); {
+	case v.client.usable() && v.client.credential.ValidAt(v.now) && missing != "":
+		v.facts.Stalled, v.facts.StalledMessage = status.ReasonConfigurationInvalid, missing
+		status.SyncError(st, compassv1alpha1.SynchronizationFailed, "Failed to read Runtime config: "+missing, false, v.now)
+	case !v.configured:
+		v.facts.Stalled, v.facts.StalledMessage = status.ReasonConfigurationInvalid, missing
+		r.connectionError(v, "Failed to retrieve certificate: "+missing)
+	default:
+		message := why + "; write a new one-time token into key " + keyToken + " of Secret " + r.Secrets.Configuration.String()
+		v.facts.Stalled, v.facts.StalledMessage = status.ReasonTokenNeeded, message
+		r.connectionError(v, message)
+	}
+	st.NextAttempt = nil
+	return nil
+}
+
+// connectionError notes an error in the state that fits: without any certificate pairing failed, with one maintenance did.
+func (r *Reconciler) connectionError(v *view, message string) {
+	state := compassv1alpha1.ConnectionFailed
+	if v.client.usable() {
+		state = compassv1alpha1.ConnectionMaintenanceFailed
+	}
+	// A stall that says the same again is no new attempt.
+	if st := v.status(); st.State != state || st.ConnectionStatus.Error != status.Bound(message) {
+		status.ConnectionError(st, state, message, v.now)
+	}
+}
+
+// pair gets the second token for the first one. Key and second token are stored before the second is spent: Compass
+// burns a token with the first request that carries it, whatever becomes of the answer.
+func (r *Reconciler) pair(ctx context.Context, v *view) error {
+	token, fingerprint := v.config.token, v.config.fingerprint()
+	if v.config.connectorURL == "" {
+		v.facts.Stalled, v.facts.StalledMessage = status.ReasonConfigurationInvalid, fmt.Sprintf("Secret %s has no %s", r.Secrets.Configuration, keyConnectorURL)
+		r.connectionError(v, "Failed to retrieve certificate: Failed to establish connection. Connector URL is empty")
+		v.status().NextAttempt = nil
+		return nil
+	}
+	p := pending{keyed: true, pairing: true, fingerprint: fingerprint, tokenURL: v.config.connectorURL, since: v.now}
+	if err := r.key(v, &p); err != nil {
+		return err
+	}
+	if err := r.store().savePending(ctx, p); err != nil {
+		return err // the token is not spent yet
+	}
+	v.status().TokenFingerprint = fingerprint
+	configuration, err := r.Compass.TokenConnector(v.config.connectorURL).Configuration(ctx, token)
+	if err != nil {
+		return r.pairingFailed(ctx, v, err, false)
+	}
+	p.token, p.subject = configuration.Token, configuration.Subject
+	p.directorURL, p.connectorURL = configuration.DirectorURL, configuration.ConnectorURL
+	if err := r.store().savePending(ctx, p); err != nil {
+		return err
+	}
+	v.pending = &p
+	return r.sign(ctx, v)
+}
+
+// sign spends the second token.
+func (r *Reconciler) sign(ctx context.Context, v *view) error {
+	p := v.pending
+	if err := r.issue(ctx, v, p, r.Compass.TokenConnector(p.tokenURL), p.token); err != nil {
+		// What did not reach Compass left the token good, and what may be an outage perhaps too. Everything else is final.
+		kind := graphql.KindOf(err)
+		return r.pairingFailed(ctx, v, err, !kind.Transient() && kind != graphql.ServerUntrusted && kind != graphql.TLS && kind != graphql.Canceled)
+	}
+	return r.promote(ctx, v, p)
+}
+
+// issue has the key of p signed, checks the answer and stores it.
+func (r *Reconciler) issue(ctx context.Context, v *view, p *pending, c Connector, token secret.Value) error {
+	subject, err := certs.ParseSubject(p.subject)
+	if err != nil {
+		return err
+	}
+	csr, err := certs.NewRequest(p.credential.Key, subject)
+	if err != nil {
+		return err
+	}
+	issued, err := c.Sign(ctx, token, csr)
+	if err != nil {
+		return err
+	}
+	credential, err := certs.Verify(certs.Issuance{
+		Key: p.credential.Key, Subject: subject, Certificate: issued.Certificate, Chain: issued.Chain, CA: issued.CA,
+		Now: r.Clock.Now(), MinValidity: r.Renewal.Floor,
+	})
+	if err != nil {
+		return err
+	}
+	p.credential, p.issued = credential, true
+	return r.store().savePending(ctx, *p)
+}
+
+// key gives p a key: that of an attempt which got no certificate for it, or else a new one.
+func (r *Reconciler) key(v *view, p *pending) error {
+	if old := v.pending; old != nil && old.keyed && !old.issued {
+		p.credential.Key = old.credential.Key
+		return nil
+	}
+	key, err := certs.GenerateKey(r.KeySize)
+	if err != nil {
+		return err
+	}
+	p.credential.Key = key
+	return nil
+}
+
+// pairingFailed notes a failed pairing; final says that what is pending is worth nothing any more.
+func (r *Reconciler) pairingFailed(ctx context.Context, v *view, err error, final bool) error {
+	r.Metrics.Renewal(forPairing, err)
+	r.Log.WarnContext(ctx, "pairing failed", "error", err)
+	if final {
+		if err := r.forget(ctx, v); err != nil {
+			return err
+		}
+	}
+	message := "Failed to retrieve certificate: " + traced(err) + hint(err, true, r.Secrets)
+	status.ConnectionError(v.status(), compassv1alpha1.ConnectionFailed, message, v.now)
+	if needsToken(err) {
+		v.facts.Stalled, v.facts.StalledMessage = status.ReasonTokenNeeded, message
+	}
+	r.failed(v, err)
+	return nil
+}
+
+// forget deletes the pending Secret; that a token was tried stays on the status.
+func (r *Reconciler) forget(ctx context.Context, v *view) error {
+	v.pending = nil
+	return r.store().dropPending(ctx)
+}
+
+// failed schedules the next attempt after a failure.
+func (r *Reconciler) failed(v *view, err error) {
+	st := v.status()
+	st.ConsecutiveFailures++
+	v.next = r.Schedule.AfterFailure(r.Clock.Now(), st.ConsecutiveFailures, retryAfter(err))
+}
+
+// needsToken: this token will not be accepted any more, whatever time passes.
+func needsToken(err error) bool {
+	var refused *certs.IssuanceError
+	if errors.As(err, &refused) {
+		return true
+	}
+	switch graphql.KindOf(err) {
+	case graphql.Ambiguous, graphql.Refused, graphql.ScopeMissing, graphql.Rejected:
+		return true
+	}
+	return false
+}

@@ -1,0 +1,280 @@
+package connection
+
+import (
+	"context"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/clock"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/application-connector/application-connector/agent/status"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+)
+
+// attemptTimeout bounds one attempt, whatever its parts do.
+const attemptTimeout = 10 * time.Minute
+
+// Options of a Reconciler.
+type Options struct {
+	// Secrets that are read and written.
+	Secrets Names
+	// Schedule of attempts at Compass.
+	Schedule Schedule
+	// Renewal says when certificates are renewed; its Identity is set from the certificate.
+	Renewal certs.RenewalPolicy
+	// KeySize of new keys, in bits.
+	KeySize int
+	// RuntimeLabels that the runtime must have in Director.
+	RuntimeLabels map[string]string
+}
+
+// Reconciler brings the connection to what it should be. One worker runs it: see Table for what it decides.
+type Reconciler struct {
+	Options
+	// Client writes; Reader reads from the API server, not from a cache: see store.
+	Client client.Client
+	Reader client.Reader
+	// Compass is called, and Syncer given what it says.
+	Compass Compass
+	Syncer  Syncer
+	// Status leaves by Writer.
+	Writer *status.Writer
+	// Metrics count renewals and time syncs.
+	Metrics *status.Metrics
+	// Clock is the time.
+	Clock clock.PassiveClock
+	// Log is for people.
+	Log *slog.Logger
+
+	// What the worker remembers between reconciles. Nothing of it is needed after a restart.
+	current  *clientSecret // the client Secret last seen whole
+	inUse    string        // fingerprint of the certificate that calls are made with
+	located  bool          // the Connector was asked for the URLs since the start, or since they last failed
+	refusals int           // how often in a row Compass refused the certificate
+
+	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
+}
+
+// Alive reports an error when the worker has been at one attempt for longer than any attempt may take.
+func (r *Reconciler) Alive() error {
+	if since := r.busySince.Load(); since != 0 && r.Clock.Since(time.Unix(0, since)) > attemptTimeout+time.Minute {
+		return errors.New("the worker hangs")
+	}
+	return nil
+}
+
+// view is what a reconcile found and did.
+type view struct {
+	now        time.Time
+	before     *compassv1alpha1.CompassConnection // as read; nil if missing
+	connection *compassv1alpha1.CompassConnection // as it will be; empty if missing
+	config     configuration
+	configured bool
+	client     clientSecret
+	pending    *pending
+	authority  []*x509.Certificate
+
+	facts  status.Facts
+	events []status.Event
+	next   time.Time // of the next attempt; zero leaves it
+}
+
+func (v *view) happened(kind, reason, action, format string, args ...any) {
+	v.events = append(v.events, status.Event{Type: kind, Reason: reason, Action: action, Message: fmt.Sprintf(format, args...)})
+}
+
+func (v *view) status() *compassv1alpha1.CompassConnectionStatus { return &v.connection.Status }
+
+// Reconcile implements reconcile.Reconciler. Errors that it returns come from the API server, and are retried by the
+// queue; everything about Compass ends in the status and in the time of the next attempt.
+func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reconcile.Result, error) {
+	if req.Name != compassv1alpha1.ConnectionName {
+		r.Log.WarnContext(ctx, "this CompassConnection is ignored: there is one connection only", "name", req.Name, "used", compassv1alpha1.ConnectionName)
+		return reconcile.Result{}, nil
+	}
+	r.busySince.Store(r.Clock.Now().UnixNano())
+	defer r.busySince.Store(0)
+	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+
+	v, err := r.observe(ctx)
+	if err != nil {
+		return reconcile.Result{}, err
+	}
+	if err := r.repair(ctx, v); err != nil {
+		return reconcile.Result{}, err
+	}
+	situation := r.situation(v)
+	row := Decide(situation)
+	r.Log.DebugContext(ctx, "decided", "action", row.Do, "because", row.Name)
+	if v.before == nil {
+		if err := r.create(ctx, v); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	if err := r.act(ctx, row, v); err != nil {
+		return reconcile.Result{}, err
+	}
+	return r.conclude(ctx, v, row)
+}
+
+func (r *Reconciler) store() store {
+	return store{reader: r.Reader, writer: r.Client, names: r.Secrets}
+}
+
+// observe reads everything that the decision depends on.
+func (r *Reconciler) observe(ctx context.Context) (*view, error) {
+	v := &view{now: r.Clock.Now(), connection: &compassv1alpha1.CompassConnection{}}
+	err := r.Reader.Get(ctx, types.NamespacedName{Name: compassv1alpha1.ConnectionName}, v.connection)
+	switch {
+	case err == nil:
+		v.before = v.connection.DeepCopy()
+	case !apierrors.IsNotFound(err):
+		return nil, fmt.Errorf("reading the CompassConnection: %w", err)
+	}
+	status.Prepare(v.status())
+	s := r.store()
+	if v.config, v.configured, err = s.configuration(ctx); err != nil {
+		return nil, err
+	}
+	if v.client, err = s.client(ctx); err != nil {
+		return nil, err
+	}
+	if v.pending, err = s.pending(ctx, v.now); err != nil {
+		return nil, err
+	}
+	v.authority, err = s.authorities(ctx)
+	return v, err
+}
+
+// situation is what Table decides on.
+func (r *Reconciler) situation(v *view) Situation {
+	st, spec := v.status(), v.connection.Spec
+	fingerprint := v.config.fingerprint()
+	s := Situation{
+		ConfigurationMissing: v.config.missing(v.configured, r.Secrets.Configuration),
+		Token:                fingerprint != "",
+		TokenSpent:           fingerprint != "" && fingerprint == v.client.token,
+		Certificate:          v.client.usable() && v.client.credential.ValidAt(v.now),
+		Rejected:             r.refusals >= refusalsBeyondDoubt,
+		Connection:           v.before != nil,
+		Due:                  st.NextAttempt == nil || !v.now.Before(st.NextAttempt.Time),
+		RenewalAsked:         spec.RefreshCredentialsNow,
+	}
+	s.TokenNew = s.Token && !s.TokenSpent && fingerprint != st.TokenFingerprint && (v.pending == nil || fingerprint != v.pending.fingerprint)
+	if p := v.pending; p != nil {
+		s.PendingIssued = p.issued
+		s.PendingToken = p.keyed && p.pairing && p.token != ""
+	}
+	connector, director := r.urls(v)
+	s.URLs = connector != "" && director != ""
+	s.Asked = (spec.ResyncNow || spec.RefreshCredentialsNow) && v.connection.Generation != st.ObservedGeneration ||
+		s.TokenNew && !s.usable() || !s.Connection
+	if s.Certificate {
+		s.RenewalDue = !v.now.Before(r.renewAt(v.client.credential))
+	}
+	return s
+}
+
+// urls are where Compass is called with the certificate: as the CompassConnection says, or else the client Secret.
+func (r *Reconciler) urls(v *view) (connector, director string) {
+	if info := v.connection.Spec.ManagementInfo; info.ConnectorURL != "" && info.DirectorURL != "" {
+		return info.ConnectorURL, info.DirectorURL
+	}
+	return v.client.connectorURL, v.client.directorURL
+}
+
+func (r *Reconciler) renewAt(c certs.Credential) time.Time {
+	policy := r.Renewal
+	policy.Identity = c.Leaf().Subject.CommonName
+	return policy.RenewAt(c.Leaf())
+}
+
+// act does what the row says.
+func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
+	switch row.Do {
+	case Adopt:
+		return r.adopt(ctx, v)
+	case Stall:
+		return r.stall(v, row.Why)
+	case Pair:
+		return r.pair(ctx, v)
+	case Sign:
+		return r.sign(ctx, v)
+	case Promote:
+		return r.promote(ctx, v, v.pending)
+	case Renew:
+		return r.renew(ctx, v)
+	case Sync:
+		return r.sync(ctx, v)
+	}
+	return nil
+}
+
+// create makes the CompassConnection, with the URLs as far as they are known.
+func (r *Reconciler) create(ctx context.Context, v *view) error {
+	connector, director := r.urls(v)
+	object := &compassv1alpha1.CompassConnection{
+		ObjectMeta: metav1.ObjectMeta{Name: compassv1alpha1.ConnectionName},
+		Spec:       compassv1alpha1.CompassConnectionSpec{ManagementInfo: compassv1alpha1.ManagementInfo{ConnectorURL: connector, DirectorURL: director}},
+	}
+	if err := r.Client.Create(ctx, object, client.FieldOwner(FieldOwner)); err != nil {
+		return fmt.Errorf("creating the CompassConnection: %w", err)
+	}
+	object.Status = v.connection.Status
+	v.connection = object
+	v.before = object.DeepCopy()
+	v.before.Status = compassv1alpha1.CompassConnectionStatus{}
+	return nil
+}
+
+// respec changes the spec of the CompassConnection, if there is a difference, and keeps the status at hand.
+func (r *Reconciler) respec(ctx context.Context, v *view, edit func(*compassv1alpha1.CompassConnectionSpec)) error {
+	wanted := v.before.DeepCopy()
+	edit(&wanted.Spec)
+	if wanted.Spec == v.before.Spec {
+		return nil
+	}
+	if err := r.Client.Patch(ctx, wanted, client.MergeFrom(v.before), client.FieldOwner(FieldOwner)); err != nil {
+		return fmt.Errorf("writing the CompassConnection: %w", err)
+	}
+	// The answer holds the status as stored; what this reconcile has found so far stands in v.connection.
+	st := v.connection.Status
+	v.before.ObjectMeta, v.before.Spec = *wanted.ObjectMeta.DeepCopy(), wanted.Spec
+	v.connection = wanted
+	v.connection.Status = st
+	return nil
+}
+
+// conclude writes the status and says when the worker is needed again.
+func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.Result, error) {
+	st := v.status()
+	if !v.next.IsZero() {
+		st.NextAttempt = &metav1.Time{Time: v.next}
+	}
+	v.facts.Now = v.now
+	v.facts.Certificate = r.describeCertificate(v)
+	v.facts.Idle = row.Do == Wait
+	status.Conclude(st, v.facts, v.connection.Generation)
+	if err := r.Writer.Write(ctx, v.before, v.connection, v.facts, v.events); err != nil {
+		if apierrors.IsNotFound(err) {
+			return reconcile.Result{RequeueAfter: time.Millisecond}, nil // deleted meanwhile: begin again
+		}
+		return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
+	}
+	if st.NextAttempt != nil {
+		return reconcile.Result{RequeueAfter: max(st.NextAttempt.Sub(r.Clock.Now()), time.Millisecond)}, nil
+	}
+	// Waiting for a person must not delay a renewal.
+	return reconcile.Result{RequeueAfter: max(v.facts.Certificate.RenewAt.Sub(r.Clock.Now()), 0)}, nil
+}

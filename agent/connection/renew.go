@@ -1,0 +1,180 @@
+package connection
+
+import (
+	"context"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/application-connector/application-connector/agent/status"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/graphql"
+)
+
+// trialsOfPending is after how many failures in a row an issued certificate is given up that Compass does not accept.
+const trialsOfPending = 4
+
+// renew gets a new certificate, with a new key, by the current one. The new key is stored before it is signed, so that a
+// crash in between goes on with it.
+func (r *Reconciler) renew(ctx context.Context, v *view) error {
+	status.Attempted(v.status(), v.now)
+	connectorURL, _ := r.urls(v)
+	c := r.Compass.Connector(connectorURL)
+	configuration, err := c.Configuration(ctx, "")
+	if err != nil {
+		return r.renewalFailed(ctx, v, "Failed to connect to Compass Connector: ", err)
+	}
+	r.located = true
+	p := &pending{keyed: true, since: v.now, subject: configuration.Subject, directorURL: configuration.DirectorURL, connectorURL: configuration.ConnectorURL}
+	if err := r.key(v, p); err != nil {
+		return err
+	}
+	if err := r.store().savePending(ctx, *p); err != nil {
+		return err
+	}
+	if err := r.issue(ctx, v, p, c, ""); err != nil {
+		return r.renewalFailed(ctx, v, "", err)
+	}
+	v.pending = p
+	return r.promote(ctx, v, p)
+}
+
+// renewalFailed notes a failed renewal, and syncs meanwhile with the certificate that there is: it is good for a while, and
+// Director may answer while the Connector does not.
+func (r *Reconciler) renewalFailed(ctx context.Context, v *view, what string, err error) error {
+	r.Metrics.Renewal(renewalReason(v), err)
+	r.Log.WarnContext(ctx, "renewal failed, the current certificate stays", "error", err)
+	message := "Error while trying to maintain connection: " + what + cause(err) + hint(err, false, r.Secrets)
+	v.happened(corev1.EventTypeWarning, status.EventRenewalFailed, "Renew", "%s", message)
+	r.maintenanceFailed(ctx, v, err, message)
+	if v.config.missing(v.configured, r.Secrets.Configuration) != "" {
+		return nil
+	}
+	st := v.status()
+	failures, next, last := st.ConsecutiveFailures, v.next, *st.ConnectionStatus
+	r.fetch(ctx, v)
+	st.State, st.ConsecutiveFailures, v.next = compassv1alpha1.ConnectionMaintenanceFailed, failures, next
+	st.ConnectionStatus.LastSuccess, st.ConnectionStatus.Error = last.LastSuccess, last.Error
+	return nil
+}
+
+// maintenanceFailed notes that a call failed that was made with the client certificate.
+func (r *Reconciler) maintenanceFailed(ctx context.Context, v *view, err error, message string) {
+	status.ConnectionError(v.status(), compassv1alpha1.ConnectionMaintenanceFailed, message, v.now)
+	v.facts.Called, v.facts.CallError = true, message
+	r.suspect(ctx, v, err)
+	r.failed(v, err)
+}
+
+func renewalReason(v *view) string {
+	if v.connection.Spec.RefreshCredentialsNow {
+		return forRequested
+	}
+	return forDue
+}
+
+// promote makes an issued certificate current. One that takes the place of another must first make a real call: until
+// then the old one stays in use and in the Secret.
+func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
+	now := r.Clock.Now()
+	next := clientSecret{
+		credential: p.credential, connectorURL: p.connectorURL, directorURL: p.directorURL, token: v.client.token,
+		established: v.client.established, renewed: v.client.renewed,
+	}
+	if p.pairing {
+		next.token, next.established = p.fingerprint, now
+	} else {
+		next.renewed = now
+		if err := r.try(ctx, v, p); err != nil {
+			if v.status().ConsecutiveFailures >= trialsOfPending {
+				if err := r.forget(ctx, v); err != nil {
+					return err
+				}
+			}
+			return r.renewalFailed(ctx, v, "the new certificate does not work: ", err)
+		}
+	}
+	if old := v.client.credential.CA; len(old) > 0 && !sameAuthorities(old, p.credential.CA) {
+		next.credential.CA = certs.MergeCA(old, p.credential.CA, now)
+		if !containsAll(old, p.credential.CA) {
+			v.happened(corev1.EventTypeNormal, status.EventAuthoritiesChanged, "Renew", "Compass has other authorities now; the old ones stay trusted in Secret %s until they end", r.Secrets.CA)
+		}
+	}
+	s := r.store()
+	if err := s.saveClient(ctx, next); err != nil {
+		return r.notPreserved(ctx, v, p, err)
+	}
+	if err := s.saveAuthorities(ctx, certs.MergeCA(v.authority, next.credential.CA, now)); err != nil {
+		return r.notPreserved(ctx, v, p, err)
+	}
+	data, err := certs.EncodeClient(next.credential)
+	if err != nil {
+		return err
+	}
+	next.data = data
+	v.client, r.current = next, &next
+	r.Compass.Use(next.credential.TLS())
+	r.inUse, r.refusals, r.located = next.credential.Fingerprint(), 0, true
+
+	reason := renewalReason(v)
+	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) {
+		spec.ManagementInfo = compassv1alpha1.ManagementInfo{ConnectorURL: p.connectorURL, DirectorURL: p.directorURL}
+		spec.RefreshCredentialsNow = false
+	}); err != nil {
+		return err
+	}
+	st := v.status()
+	if p.pairing {
+		reason = forPairing
+		status.Paired(st, now)
+		st.TokenFingerprint = p.fingerprint
+		v.happened(corev1.EventTypeNormal, status.EventPaired, "Pair", "the cluster is paired with Compass; the client certificate is valid until %s", formatTime(next.credential.Leaf().NotAfter))
+	} else {
+		status.Renewed(st, now)
+		v.facts.Called = true
+		v.happened(corev1.EventTypeNormal, status.EventRenewed, "Renew", "a new client certificate is in use, valid until %s", formatTime(next.credential.Leaf().NotAfter))
+	}
+	r.Metrics.Renewal(reason, nil)
+	r.Log.InfoContext(ctx, "client certificate issued", "reason", reason, "certificate", next.credential)
+	st.ConsecutiveFailures = 0
+	v.next = now // the sync follows at once
+	return r.forget(ctx, v)
+}
+
+// try makes a real call with the new certificate.
+func (r *Reconciler) try(ctx context.Context, v *view, p *pending) error {
+	d, end := r.Compass.Try(p.credential.TLS(), p.directorURL, v.config.tenant)
+	defer end()
+	return d.Viewer(ctx)
+}
+
+// notPreserved notes that the cluster did not take the new Secrets. The issued certificate stays pending, so that the next
+// attempt costs nothing.
+func (r *Reconciler) notPreserved(ctx context.Context, v *view, p *pending, err error) error {
+	r.Log.WarnContext(ctx, "the certificate could not be stored", "error", err)
+	if p.pairing {
+		r.Metrics.Renewal(forPairing, err)
+		status.ConnectionError(v.status(), compassv1alpha1.ConnectionFailed, "Failed to preserve certificate: "+err.Error(), v.now)
+		r.failed(v, err)
+		return nil
+	}
+	return r.renewalFailed(ctx, v, "Failed to preserve certificate: ", err)
+}
+
+// refusalsBeyondDoubt is how often in a row Compass must refuse the certificate before it counts as rejected.
+const refusalsBeyondDoubt = 3
+
+// suspect counts refusals of the certificate. TLS alerts about it are beyond doubt; an answer that Compass gives in an
+// outage just the same counts only if viewer is refused too, and only in numbers.
+func (r *Reconciler) suspect(ctx context.Context, v *view, err error) {
+	switch graphql.KindOf(err) {
+	case graphql.CertificateExpired, graphql.CertificateRefused:
+		r.refusals = refusalsBeyondDoubt
+	case graphql.Ambiguous, graphql.Refused:
+		_, directorURL := r.urls(v)
+		switch graphql.KindOf(r.Compass.Director(directorURL, v.config.tenant).Viewer(ctx)) {
+		case graphql.Ambiguous, graphql.Refused, graphql.Server, graphql.CertificateExpired, graphql.CertificateRefused:
+			r.refusals++
+		}
+	}
+}

@@ -1,0 +1,83 @@
+package connection
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/application-connector/application-connector/agent/status"
+	"github.com/application-connector/application-connector/certs"
+)
+
+// usable: there is a credential that can be read.
+func (c clientSecret) usable() bool { return c.data != nil && c.damaged == "" }
+
+// repair takes over the credential as it is stored, and restores Secrets that were deleted or damaged from what is known.
+// It never calls Compass: a missing copy must not cost an issuance.
+func (r *Reconciler) repair(ctx context.Context, v *view) error {
+	s := r.store()
+	if !v.client.usable() && r.current != nil {
+		restored := *r.current
+		if err := s.saveClient(ctx, restored); err != nil {
+			return err
+		}
+		v.client = restored
+		v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from memory: it was deleted or damaged", r.Secrets.Client)
+	}
+	if !v.client.usable() {
+		return nil
+	}
+	if fingerprint := v.client.credential.Fingerprint(); fingerprint != r.inUse {
+		r.Compass.Use(v.client.credential.TLS())
+		r.inUse = fingerprint
+		r.Log.InfoContext(ctx, "client certificate in use", "certificate", v.client.credential)
+	}
+	// Agents before this one wrote three keys only; others may have changed some.
+	if data, err := certs.EncodeClient(v.client.credential); err == nil && !holds(v.client.data, data) {
+		if err := s.saveClient(ctx, v.client); err != nil {
+			return err
+		}
+		v.client.data = data
+	}
+	current := v.client
+	r.current = &current
+
+	wanted := slices.DeleteFunc(slices.Clone(v.client.credential.CA), func(c *x509.Certificate) bool { return !v.now.Before(c.NotAfter) })
+	if len(wanted) == 0 || containsAll(v.authority, wanted) {
+		return nil
+	}
+	// Authorities that somebody else added stay.
+	if err := s.saveAuthorities(ctx, certs.MergeCA(v.authority, wanted, v.now)); err != nil {
+		return err
+	}
+	v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from Secret %s: it was deleted or lacked an authority", r.Secrets.CA, r.Secrets.Client)
+	return nil
+}
+
+func holds(stored, wanted map[string][]byte) bool {
+	for key, value := range wanted {
+		if !bytes.Equal(stored[key], value) {
+			return false
+		}
+	}
+	return true
+}
+
+func containsAll(stored, wanted []*x509.Certificate) bool {
+	return !slices.ContainsFunc(wanted, func(c *x509.Certificate) bool { return !slices.ContainsFunc(stored, c.Equal) })
+}
+
+// describeCertificate tells what the status and the conditions need to know of the current certificate.
+func (r *Reconciler) describeCertificate(v *view) status.Certificate {
+	if !v.client.usable() {
+		return status.Certificate{Damaged: v.client.damaged}
+	}
+	leaf := v.client.credential.Leaf()
+	return status.Certificate{
+		Present: true, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, RenewAt: r.renewAt(v.client.credential),
+		Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Fingerprint: v.client.credential.Fingerprint(),
+	}
+}

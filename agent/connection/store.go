@@ -1,0 +1,287 @@
+package connection
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/x509"
+	"encoding/hex"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/secret"
+)
+
+// Keys of the configuration Secret, which whoever registers the cluster with Compass writes.
+const (
+	keyConnectorURL = "CONNECTOR_URL"
+	keyRuntimeID    = "RUNTIME_ID"
+	keyTenant       = "TENANT"
+	keyToken        = "TOKEN"
+)
+
+// Annotations of the client Secret: what belongs to the certificate and can be had from nowhere else when the
+// CompassConnection is deleted.
+const (
+	annotationConnectorURL = "compass.kyma-project.io/connector-url"
+	annotationDirectorURL  = "compass.kyma-project.io/director-url"
+	annotationToken        = "compass.kyma-project.io/token-fingerprint"
+	annotationEstablished  = "compass.kyma-project.io/established"
+	annotationRenewed      = "compass.kyma-project.io/renewed"
+)
+
+// Keys of the pending Secret beside those of the client Secret.
+const (
+	pendingToken        = "token"
+	pendingTokenURL     = "tokenConnectorURL"
+	pendingFingerprint  = "tokenFingerprint"
+	pendingSubject      = "subject"
+	pendingDirectorURL  = "directorURL"
+	pendingConnectorURL = "connectorURL"
+	pendingSince        = "since"
+	pendingPairing      = "pairing"
+)
+
+// tokenLife is how long a second token can be worth anything: as long as the first, by Compass's default.
+const tokenLife = time.Hour
+
+// Names of the Secrets.
+type Names struct {
+	Configuration, Client, CA types.NamespacedName
+}
+
+// Pending is the Secret that holds what must outlive a crash during pairing and renewal.
+func (n Names) Pending() types.NamespacedName {
+	return types.NamespacedName{Namespace: n.Client.Namespace, Name: n.Client.Name + "-pending"}
+}
+
+// configuration is the content of the configuration Secret.
+type configuration struct {
+	connectorURL, runtimeID, tenant string
+	token                           secret.Value
+}
+
+// fingerprint is the SHA-256 of the token in hex; empty without a token.
+func (c configuration) fingerprint() string {
+	if c.token == "" {
+		return ""
+	}
+	sum := sha256.Sum256([]byte(c.token.Reveal()))
+	return hex.EncodeToString(sum[:])
+}
+
+// clientSecret is the content of the client Secret.
+type clientSecret struct {
+	credential                certs.Credential
+	data                      map[string][]byte // as stored; nil if there is none
+	damaged                   string            // why it cannot be used; empty if it can
+	connectorURL, directorURL string
+	token                     string
+	established, renewed      time.Time
+}
+
+// pending is the content of the pending Secret.
+type pending struct {
+	credential                certs.Credential // Chain and CA only once issued
+	issued                    bool
+	keyed                     bool
+	pairing                   bool
+	token                     secret.Value
+	tokenURL, fingerprint     string
+	subject                   string
+	directorURL, connectorURL string
+	since                     time.Time
+}
+
+// store reads and writes the Secrets. Reads go to the API server: deciding about a one-time token on what a cache
+// remembers could spend it twice.
+type store struct {
+	reader client.Reader
+	writer client.Client
+	names  Names
+}
+
+func (s store) get(ctx context.Context, name types.NamespacedName) (*corev1.Secret, error) {
+	var found corev1.Secret
+	if err := s.reader.Get(ctx, name, &found); err != nil {
+		if apierrors.IsNotFound(err) {
+			return nil, nil
+		}
+		return nil, fmt.Errorf("reading Secret %s: %w", name, err)
+	}
+	return &found, nil
+}
+
+func (s store) apply(ctx context.Context, name types.NamespacedName, data map[string][]byte, annotations map[string]string) error {
+	object := corev1ac.Secret(name.Name, name.Namespace).WithData(data).WithAnnotations(annotations)
+	if err := s.writer.Apply(ctx, object, client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
+		return fmt.Errorf("writing Secret %s: %w", name, err)
+	}
+	return nil
+}
+
+func (s store) configuration(ctx context.Context) (configuration, bool, error) {
+	found, err := s.get(ctx, s.names.Configuration)
+	if err != nil || found == nil {
+		return configuration{}, false, err
+	}
+	return configuration{
+		connectorURL: string(found.Data[keyConnectorURL]), runtimeID: string(found.Data[keyRuntimeID]),
+		tenant: string(found.Data[keyTenant]), token: secret.Value(found.Data[keyToken]),
+	}, true, nil
+}
+
+func (s store) client(ctx context.Context) (clientSecret, error) {
+	found, err := s.get(ctx, s.names.Client)
+	if err != nil || found == nil || len(found.Data) == 0 {
+		return clientSecret{}, err
+	}
+	c := clientSecret{
+		data: found.Data, connectorURL: found.Annotations[annotationConnectorURL], directorURL: found.Annotations[annotationDirectorURL],
+		token: found.Annotations[annotationToken], established: parseTime(found.Annotations[annotationEstablished]),
+		renewed: parseTime(found.Annotations[annotationRenewed]),
+	}
+	if c.credential, err = certs.DecodeClient(found.Data); err != nil {
+		c.damaged = err.Error()
+	}
+	return c, nil
+}
+
+// saveClient writes the client Secret with one request: key, certificate and chain change together or not at all.
+func (s store) saveClient(ctx context.Context, c clientSecret) error {
+	data, err := certs.EncodeClient(c.credential)
+	if err != nil {
+		return err
+	}
+	annotations := map[string]string{}
+	for key, value := range map[string]string{
+		annotationConnectorURL: c.connectorURL, annotationDirectorURL: c.directorURL, annotationToken: c.token,
+		annotationEstablished: formatTime(c.established), annotationRenewed: formatTime(c.renewed),
+	} {
+		if value != "" {
+			annotations[key] = value
+		}
+	}
+	return s.apply(ctx, s.names.Client, data, annotations)
+}
+
+// authorities reads the CA Secret; none if it is missing or cannot be read as certificates.
+func (s store) authorities(ctx context.Context) ([]*x509.Certificate, error) {
+	found, err := s.get(ctx, s.names.CA)
+	if err != nil || found == nil {
+		return nil, err
+	}
+	authorities, err := certs.DecodeCA(found.Data)
+	if err != nil {
+		return nil, nil //nolint:nilerr // a damaged Secret is written anew, like a missing one
+	}
+	return authorities, nil
+}
+
+func (s store) saveAuthorities(ctx context.Context, authorities []*x509.Certificate) error {
+	data, err := certs.EncodeCA(authorities)
+	if err != nil {
+		return err
+	}
+	return s.apply(ctx, s.names.CA, data, nil)
+}
+
+// pending reads the pending Secret. One that cannot be used counts as none.
+func (s store) pending(ctx context.Context, now time.Time) (*pending, error) {
+	found, err := s.get(ctx, s.names.Pending())
+	if err != nil || found == nil {
+		return nil, err
+	}
+	text := func(key string) string { return string(found.Data[key]) }
+	p := &pending{
+		pairing: text(pendingPairing) == "true", token: secret.Value(found.Data[pendingToken]), tokenURL: text(pendingTokenURL),
+		fingerprint: text(pendingFingerprint), subject: text(pendingSubject), directorURL: text(pendingDirectorURL),
+		connectorURL: text(pendingConnectorURL), since: parseTime(text(pendingSince)),
+	}
+	if len(found.Data[certs.ClientCertificate]) > 0 {
+		if p.credential, err = certs.DecodeClient(found.Data); err == nil && p.credential.ValidAt(now) && len(p.credential.CA) > 0 {
+			p.issued = true
+			return p, nil
+		}
+		return p, nil
+	}
+	if key, err := certs.DecodeKey(found.Data[certs.ClientKey]); err == nil {
+		p.credential.Key, p.keyed = key, true
+	}
+	if now.Sub(p.since) > tokenLife {
+		p.token = ""
+	}
+	return p, nil
+}
+
+func (s store) savePending(ctx context.Context, p pending) error {
+	key, err := certs.EncodeKey(p.credential.Key)
+	if err != nil {
+		return err
+	}
+	data := map[string][]byte{certs.ClientKey: key}
+	if p.issued {
+		if data, err = certs.EncodeClient(p.credential); err != nil {
+			return err
+		}
+		p.token = "" // spent
+	}
+	pairing := ""
+	if p.pairing {
+		pairing = "true"
+	}
+	for key, value := range map[string]string{
+		pendingToken: p.token.Reveal(), pendingTokenURL: p.tokenURL, pendingFingerprint: p.fingerprint, pendingSubject: p.subject,
+		pendingDirectorURL: p.directorURL, pendingConnectorURL: p.connectorURL, pendingSince: formatTime(p.since), pendingPairing: pairing,
+	} {
+		if value != "" {
+			data[key] = []byte(value)
+		}
+	}
+	return s.apply(ctx, s.names.Pending(), data, nil)
+}
+
+func (s store) dropPending(ctx context.Context) error {
+	name := s.names.Pending()
+	object := &corev1.Secret{}
+	object.Name, object.Namespace = name.Name, name.Namespace
+	if err := s.writer.Delete(ctx, object); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting Secret %s: %w", name, err)
+	}
+	return nil
+}
+
+func sameAuthorities(a, b []*x509.Certificate) bool {
+	return len(a) == len(b) && !slices.ContainsFunc(a, func(c *x509.Certificate) bool { return !slices.ContainsFunc(b, c.Equal) })
+}
+
+// missing says what the configuration lacks for a sync; empty if it has all. Without a tenant Director takes the one that
+// the certificate was issued in.
+func (c configuration) missing(found bool, name types.NamespacedName) string {
+	switch {
+	case !found:
+		return fmt.Sprintf("Secret %s is missing; it must hold %s, %s, %s and %s", name, keyConnectorURL, keyRuntimeID, keyTenant, keyToken)
+	case c.runtimeID == "":
+		return fmt.Sprintf("Secret %s has no %s", name, keyRuntimeID)
+	}
+	return ""
+}
+
+func parseTime(text string) time.Time {
+	t, _ := time.Parse(time.RFC3339, text) // the zero time for what is no time
+	return t
+}
+
+func formatTime(t time.Time) string {
+	if t.IsZero() {
+		return ""
+	}
+	return t.UTC().Format(time.RFC3339)
+}

@@ -1,0 +1,134 @@
+package connection
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/application-connector/application-connector/agent/status"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/graphql"
+	"github.com/application-connector/application-connector/graphql/director"
+)
+
+// sync reads a snapshot and has it brought into place.
+func (r *Reconciler) sync(ctx context.Context, v *view) error {
+	// Reset before the attempt, not after it: a request that lasts as long as syncs fail would be a loop.
+	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = false }); err != nil {
+		return err
+	}
+	if !r.located {
+		if done, err := r.locate(ctx, v); done || err != nil {
+			return err
+		}
+	}
+	r.fetch(ctx, v)
+	return nil
+}
+
+// fetch reads a snapshot, has it brought into place, and schedules what follows.
+func (r *Reconciler) fetch(ctx context.Context, v *view) {
+	started := r.Clock.Now()
+	_, directorURL := r.urls(v)
+	d := r.Compass.Director(directorURL, v.config.tenant)
+	snapshot, err := d.Snapshot(ctx, v.config.runtimeID)
+	if err != nil {
+		r.fetchFailed(ctx, v, err)
+		return
+	}
+	r.refusals = 0
+	v.facts.Called = true
+	status.Maintained(v.status(), r.Clock.Now())
+	result, err := r.Syncer.Sync(ctx, snapshot)
+	if err != nil {
+		r.Log.WarnContext(ctx, "the Applications could not be brought into place", "error", err)
+		status.SyncError(v.status(), compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: "+err.Error(), true, r.Clock.Now())
+		r.failed(v, err)
+		return
+	}
+	st := v.status()
+	status.Counted(st, status.Applied{
+		Total: result.Total, Synced: result.Synced, Failed: result.Failed, PendingDeletion: result.PendingDeletion, Failures: result.Failures,
+	})
+	v.facts.Synced, v.facts.PruneBlocked = true, result.PruneBlocked
+	if err := r.label(ctx, v, d, snapshot); err != nil {
+		r.Log.WarnContext(ctx, "the labels of the runtime could not be set", "error", err)
+		status.Applying(st, r.Clock.Now())
+		status.SyncError(st, compassv1alpha1.MetadataUpdateFailed, "Failed to reconcile Runtime labels with proper URLs: "+cause(err), true, r.Clock.Now())
+		r.failed(v, err)
+		return
+	}
+	now := r.Clock.Now()
+	status.Synced(st, now)
+	st.ConsecutiveFailures = 0
+	r.Metrics.SyncTook(now.Sub(started))
+	v.next = r.Schedule.AfterSuccess(now, v.config.runtimeID)
+	if renewAt := r.renewAt(v.client.credential); renewAt.Before(v.next) {
+		v.next = latest(renewAt, now.Add(r.Schedule.Floor))
+	}
+	r.Log.InfoContext(ctx, "synchronised", "applications", result.Total, "failed", result.Failed, "queries", snapshot.Queries, "took", now.Sub(started))
+}
+
+// locate asks the Connector where Compass is: at the start, and after Director could not be reached. done says that the
+// attempt ends here.
+func (r *Reconciler) locate(ctx context.Context, v *view) (done bool, err error) {
+	status.Attempted(v.status(), v.now)
+	connectorURL, directorURL := r.urls(v)
+	configuration, err := r.Compass.Connector(connectorURL).Configuration(ctx, "")
+	if err != nil {
+		r.Log.WarnContext(ctx, "the Connector could not be asked", "error", err)
+		r.maintenanceFailed(ctx, v, err, "Error while trying to maintain connection: Failed to connect to Compass Connector: "+cause(err)+hint(err, false, r.Secrets))
+		return true, nil
+	}
+	r.located = true
+	status.Maintained(v.status(), r.Clock.Now())
+	v.facts.Called = true
+	if configuration.ConnectorURL != connectorURL || configuration.DirectorURL != directorURL {
+		v.happened(corev1.EventTypeNormal, status.EventURLsChanged, "Locate", "Compass is at %s and %s now", configuration.ConnectorURL, configuration.DirectorURL)
+	}
+	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) {
+		spec.ManagementInfo = compassv1alpha1.ManagementInfo{ConnectorURL: configuration.ConnectorURL, DirectorURL: configuration.DirectorURL}
+	}); err != nil {
+		return true, err
+	}
+	if v.client.connectorURL == configuration.ConnectorURL && v.client.directorURL == configuration.DirectorURL {
+		return false, nil
+	}
+	// The client Secret holds them too, for the day on which the CompassConnection is deleted.
+	v.client.connectorURL, v.client.directorURL = configuration.ConnectorURL, configuration.DirectorURL
+	if err := r.store().saveClient(ctx, v.client); err != nil {
+		return true, err
+	}
+	current := v.client
+	r.current = &current
+	return false, nil
+}
+
+func (r *Reconciler) fetchFailed(ctx context.Context, v *view, err error) {
+	r.Log.WarnContext(ctx, "Director did not give a snapshot", "error", err)
+	message := "Failed to fetch configuration: " + cause(err) + hint(err, false, r.Secrets)
+	status.SyncError(v.status(), compassv1alpha1.SynchronizationFailed, message, false, r.Clock.Now())
+	v.facts.Called, v.facts.CallError = true, message
+	switch graphql.KindOf(err) {
+	case graphql.Unreachable, graphql.Timeout, graphql.ServerUntrusted, graphql.TLS, graphql.Invalid:
+		r.located = false // perhaps it has moved
+	}
+	r.suspect(ctx, v, err)
+	r.failed(v, err)
+}
+
+// label sets the labels that differ, in a fixed order.
+func (r *Reconciler) label(ctx context.Context, v *view, d Director, snapshot director.Snapshot) error {
+	for _, key := range slices.Sorted(maps.Keys(r.RuntimeLabels)) {
+		if snapshot.RuntimeLabels[key] == r.RuntimeLabels[key] {
+			continue
+		}
+		if err := d.SetRuntimeLabel(ctx, v.config.runtimeID, key, r.RuntimeLabels[key]); err != nil {
+			return fmt.Errorf("label %s: %w", key, err)
+		}
+	}
+	return nil
+}

@@ -1,0 +1,91 @@
+package status
+
+import (
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+)
+
+const namespace = "compass_runtime_agent"
+
+// Metrics of the agent. It is safe for concurrent use.
+type Metrics struct {
+	notBefore, notAfter, renewAt prometheus.Gauge
+	renewals                     *prometheus.CounterVec
+	requests                     *prometheus.CounterVec
+	up                           prometheus.Gauge
+	duration                     prometheus.Histogram
+	lastSuccess                  prometheus.Gauge
+	applications                 *prometheus.GaugeVec
+}
+
+// NewMetrics makes the metrics and registers them.
+func NewMetrics(r prometheus.Registerer) *Metrics {
+	gauge := func(name, help string) prometheus.Gauge {
+		return prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help})
+	}
+	m := &Metrics{
+		notBefore:   gauge("certificate_not_before_timestamp_seconds", "Start of the validity of the client certificate, in Unix time; 0 without one."),
+		notAfter:    gauge("certificate_not_after_timestamp_seconds", "End of the validity of the client certificate, in Unix time; 0 without one."),
+		renewAt:     gauge("certificate_renewal_timestamp_seconds", "When the client certificate will be renewed, in Unix time; 0 without one."),
+		up:          gauge("connection_up", "1 if the last call to Compass with the client certificate succeeded, else 0."),
+		lastSuccess: gauge("sync_last_success_timestamp_seconds", "When a sync last ran to its end, in Unix time; 0 if never."),
+		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "renewals_total",
+			Help: "Attempts to get a client certificate, by result (success, failure) and reason (pairing, due, requested)."}, []string{"result", "reason"}),
+		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "compass_requests_total",
+			Help: "Calls to Compass, by operation and code (OK, or the kind of error)."}, []string{"operation", "code"}),
+		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "sync_duration_seconds",
+			Help: "Time from the first query to the last write of a sync.", Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}}),
+		applications: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "applications",
+			Help: "Applications after the last sync, by state (synced, failed, pending_deletion)."}, []string{"state"}),
+	}
+	r.MustRegister(m.notBefore, m.notAfter, m.renewAt, m.up, m.lastSuccess, m.renewals, m.requests, m.duration, m.applications)
+	return m
+}
+
+// Renewal counts an attempt to get a client certificate.
+func (m *Metrics) Renewal(reason string, err error) {
+	result := "success"
+	if err != nil {
+		result = "failure"
+	}
+	m.renewals.WithLabelValues(result, reason).Inc()
+}
+
+// Request counts a call to Compass; code is empty for success.
+func (m *Metrics) Request(operation, code string) {
+	if code == "" {
+		code = "OK"
+	}
+	m.requests.WithLabelValues(operation, code).Inc()
+}
+
+// SyncTook notes how long a sync took.
+func (m *Metrics) SyncTook(d time.Duration) { m.duration.Observe(d.Seconds()) }
+
+// observe shows a written status.
+func (m *Metrics) observe(st *compassv1alpha1.CompassConnectionStatus, f Facts) {
+	unix := func(t time.Time) float64 {
+		if t.IsZero() {
+			return 0
+		}
+		return float64(t.Unix())
+	}
+	m.notBefore.Set(unix(f.Certificate.NotBefore))
+	m.notAfter.Set(unix(f.Certificate.NotAfter))
+	m.renewAt.Set(unix(f.Certificate.RenewAt))
+	m.up.Set(0)
+	if isTrue(st, compassv1alpha1.ConditionConnected) {
+		m.up.Set(1)
+	}
+	if s := st.SynchronizationStatus; s != nil {
+		m.lastSuccess.Set(unix(s.LastSuccessfulApplication.Time))
+	}
+	if a := st.Applications; a != nil {
+		m.applications.WithLabelValues("synced").Set(float64(a.Synced))
+		m.applications.WithLabelValues("failed").Set(float64(a.Failed))
+		m.applications.WithLabelValues("pending_deletion").Set(float64(a.PendingDeletion))
+	}
+}
