@@ -1,0 +1,617 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/graphql/director"
+	"github.com/application-connector/application-connector/secret"
+)
+
+const shopSecret, shopParameters = "mp-shop-" + bundle1, "params-mp-shop-" + bundle1
+
+func withAuth(credential director.Credential) director.Application {
+	app := shop()
+	app.Bundles[0].Auth = &director.Auth{Credential: credential}
+	return app
+}
+
+func basic(password string) director.Basic {
+	return director.Basic{Username: "u", Password: secret.Value(password)}
+}
+
+func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
+	c := newCluster(t)
+	result, writes := c.sync(whole(shop()))
+	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Created: 1, Writes: 5}, result); diff != "" {
+		t.Error(diff)
+	}
+	// The Application comes first only without services: Secrets need its UID.
+	if diff := cmp.Diff([]string{
+		"create application mp-shop", "create secret " + shopSecret, "create secret " + shopParameters, "apply application mp-shop", "apply status application mp-shop",
+	}, writes); diff != "" {
+		t.Error(diff)
+	}
+
+	app := c.application("mp-shop")
+	got := &unstructured.Unstructured{}
+	got.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Application"))
+	c.must(c.Get(t.Context(), client.ObjectKey{Name: "mp-shop"}, got))
+	text, err := os.ReadFile("testdata/shop.yaml")
+	c.must(err)
+	want := map[string]any{}
+	c.must(yaml.Unmarshal(text, &want))
+	if diff := cmp.Diff(want["spec"], got.Object["spec"]); diff != "" {
+		t.Errorf("documented (-), stored (+):\n%s", diff)
+	}
+	if diff := cmp.Diff(map[string]string{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}, app.Labels); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"Synchronized": "True/UpToDate at 2", "CredentialsReady": "True/Stored at 2"}, conditions(app)); diff != "" || app.Status.ObservedGeneration != app.Generation {
+		t.Errorf("generation %d, observed %d\n%s", app.Generation, app.Status.ObservedGeneration, diff)
+	}
+	if diff := cmp.Diff(map[string]string{"clientId": "c", "clientSecret": "s"}, c.data(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"headers": `{"h1":["v1"]}`}, c.data(shopParameters)); diff != "" {
+		t.Error(diff)
+	}
+	for _, name := range []string{shopSecret, shopParameters} {
+		s := c.secret(name)
+		if diff := cmp.Diff(map[string]string{"app": "mp-shop", "bundleId": bundle1}, s.Labels); diff != "" {
+			t.Error(diff)
+		}
+		if diff := cmp.Diff(owner(app), s.OwnerReferences); diff != "" {
+			t.Error(diff)
+		}
+	}
+
+	if result, writes := c.sync(whole(shop())); len(writes) != 0 || result.Synced != 1 {
+		t.Errorf("a quiet sync writes %v, result %+v", writes, result)
+	}
+	if len(c.events) != 0 {
+		t.Errorf("events without need: %v", c.events)
+	}
+}
+
+func TestEveryKindOfCredentialsIsStoredAndTakenBack(t *testing.T) {
+	c := newCluster(t)
+	chain, key := keyPair(t)
+	for _, test := range []struct {
+		name       string
+		app        director.Application
+		credential map[string]string
+		kind       string
+		ready      string
+	}{
+		{"Basic", withAuth(basic("p")), map[string]string{"username": "u", "password": "p"}, "Basic", "True/Stored"},
+		{"OAuth", withAuth(director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}), map[string]string{"clientId": "c", "clientSecret": "s"}, "OAuth", "True/Stored"},
+		{"OAuth by certificate", withAuth(director.CertificateOAuth{ClientID: "c", Certificate: secret.Value(chain + key), URL: "https://i/t"}), map[string]string{"clientId": "c", "crt": chain, "key": key}, "OAuthWithCert", "True/Stored"},
+		{"OAuth by certificate without key", withAuth(director.CertificateOAuth{ClientID: "c", Certificate: secret.Value(chain), URL: "https://i/t"}), map[string]string{"clientId": "c", "crt": chain}, "OAuthWithCert", "False/PrivateKeyMissing"},
+		{"unknown", withAuth(director.Unknown{Typename: "Passkey"}), nil, "Passkey", "False/UnknownCredentials"},
+		{"empty", withAuth(basic("")), nil, "Basic", "False/EmptyCredentials"},
+		{"none", withAuth(nil), nil, "", "True/NoCredentials"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			// Each case also is a switch from the one before.
+			result, _ := c.sync(whole(test.app))
+			if result.Failed != 0 || result.Synced != 1 {
+				t.Errorf("result %+v", result)
+			}
+			app := c.application("mp-shop")
+			if got := app.Spec.Services[0].Entries[0].Credentials.Type; got != test.kind {
+				t.Errorf("type %q, want %q", got, test.kind)
+			}
+			wantSecrets := []string{}
+			if test.credential != nil {
+				wantSecrets = append(wantSecrets, shopSecret)
+				if diff := cmp.Diff(test.credential, c.data(shopSecret)); diff != "" {
+					t.Error(diff)
+				}
+			}
+			if diff := cmp.Diff(wantSecrets, c.secretNames()); diff != "" {
+				t.Error(diff)
+			}
+			if got, want := conditions(app)["CredentialsReady"], fmt.Sprintf("%s at %d", test.ready, app.Generation); got != want {
+				t.Errorf("CredentialsReady=%s, want %s", got, want)
+			}
+			if _, writes := c.sync(whole(test.app)); len(writes) != 0 {
+				t.Errorf("a quiet sync writes %v", writes)
+			}
+		})
+	}
+	want := []string{
+		"Warning PrivateKeyMissing mp-shop: bundle \"Bundle One\": Compass sent a client certificate without its private key; the key must stand in the same PEM text",
+		"Warning UnknownCredentials mp-shop: bundle \"Bundle One\": credentials of type \"Passkey\" are not supported",
+		"Warning EmptyCredentials mp-shop: bundle \"Bundle One\": the user name or the password is empty in Compass",
+		"Normal NoCredentials mp-shop: Compass names no credentials",
+	}
+	if diff := cmp.Diff(want, c.events); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// byOlderAgent writes an Application and its Secret as agents before this one did: whole, by create and update.
+func (c *cluster) byOlderAgent(system director.Application) {
+	c.t.Helper()
+	name := normalizeApplicationName(system.Name)
+	w := mapApplication(name, system, nil, gateway, false)
+	app := w.application.DeepCopy()
+	for _, write := range []func() error{
+		func() error { return c.Create(c.t.Context(), app, client.FieldOwner(FieldOwner)) },
+		func() error { return c.Update(c.t.Context(), app, client.FieldOwner(FieldOwner)) },
+	} {
+		c.must(write())
+	}
+	for secretName, s := range w.secrets {
+		step := SecretStep{Name: secretName, BundleID: s.bundleID, Data: s.data}
+		object := newSecret(c.namespace, &written{name: name, uid: app.UID}, step)
+		c.must(c.Create(c.t.Context(), object, client.FieldOwner("compass-runtime-agent")))
+		object.Annotations = map[string]string{"touched": "yes"}
+		c.must(c.Update(c.t.Context(), object, client.FieldOwner("compass-runtime-agent")))
+	}
+}
+
+func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
+	oauth := director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}
+	for _, test := range []struct {
+		name  string
+		start func(*cluster)
+	}{
+		{"of our own", func(c *cluster) { c.sync(whole(withAuth(basic("p")))) }},
+		{"rotated before", func(c *cluster) { c.sync(whole(withAuth(basic("p")))); c.sync(whole(withAuth(basic("p2")))) }},
+		{"of an older agent", func(c *cluster) { c.byOlderAgent(withAuth(basic("p"))) }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t)
+			test.start(c)
+			var seen []map[string]string
+			c.before = func(write string) error {
+				if write == "apply application mp-shop" || strings.HasPrefix(write, "patch secret") {
+					keys := c.data(shopSecret)
+					seen = append(seen, keys)
+					if keys["clientSecret"] != "s" || keys["username"] != "u" {
+						t.Errorf("before %q the Secret holds %v", write, sortedKeys(keys))
+					}
+				}
+				return nil
+			}
+			_, writes := c.sync(whole(withAuth(oauth)))
+			if diff := cmp.Diff([]string{"apply secret " + shopSecret, "apply application mp-shop", "patch secret " + shopSecret, "apply status application mp-shop"}, writes); diff != "" {
+				t.Error(diff)
+			}
+			if len(seen) != 2 {
+				t.Errorf("looked %d times", len(seen))
+			}
+			if diff := cmp.Diff(map[string]string{"clientId": "c", "clientSecret": "s"}, c.data(shopSecret)); diff != "" {
+				t.Error(diff)
+			}
+			c.before = nil
+			if _, writes := c.sync(whole(withAuth(oauth))); len(writes) != 0 {
+				t.Errorf("a quiet sync writes %v", writes)
+			}
+		})
+	}
+}
+
+func TestWhatAnOlderAgentWroteIsTakenOverWithoutAWriteToIt(t *testing.T) {
+	c := newCluster(t)
+	c.byOlderAgent(shop())
+	result, writes := c.sync(whole(shop()))
+	if diff := cmp.Diff([]string{"apply status application mp-shop"}, writes); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Writes: 1}, result); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestWhatUsersSetSurvivesAndWhatIsManagedIsRepaired(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	app := c.application("mp-shop")
+	app.Labels["mine"], app.Annotations = "kept", map[string]string{"mine": "kept"}
+	delete(app.Labels, v1alpha1.ManagedByLabel)
+	app.Spec.SkipVerify, app.Spec.EncodeURL, app.Spec.Tenant, app.Spec.Group, app.Spec.Tags = true, true, "t", "g", []string{"x"}
+	app.Spec.DisplayName, app.Spec.ProviderDisplayName, app.Spec.LongDescription = "d", "p", "l"
+	app.Spec.Labels["mine"] = "kept"
+	want := app.DeepCopy().Spec
+	app.Spec.Description = "by hand"
+	app.Spec.Services[0].Entries[0].TargetURL = "https://evil.example.com"
+	app.Spec.CompassMetadata.Authentication.ClientIDs = []string{"another"}
+	c.must(c.Update(t.Context(), app))
+	s := c.secret(shopSecret)
+	s.Labels["mine"], s.Annotations, s.Data["clientSecret"], s.Data["extra"] = "kept", map[string]string{"mine": "kept"}, []byte("wrong"), []byte("x")
+	c.must(c.Update(t.Context(), s))
+
+	system := shop()
+	result, _ := c.sync(whole(system))
+	if result.Updated != 1 || result.Synced != 1 {
+		t.Errorf("result %+v", result)
+	}
+	app = c.application("mp-shop")
+	if diff := cmp.Diff(want, app.Spec); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"mine": "kept", v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}, app.Labels); diff != "" || app.Annotations["mine"] != "kept" {
+		t.Errorf("annotations %v\n%s", app.Annotations, diff)
+	}
+	if diff := cmp.Diff(map[string]string{"clientId": "c", "clientSecret": "s"}, c.data(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+	if s = c.secret(shopSecret); s.Labels["mine"] != "kept" || s.Annotations["mine"] != "kept" {
+		t.Errorf("labels %v, annotations %v", s.Labels, s.Annotations)
+	}
+	system.Description = "from Compass"
+	c.sync(whole(system))
+	if app = c.application("mp-shop"); !app.Spec.SkipVerify || !app.Spec.EncodeURL || app.Spec.Description != "from Compass" {
+		t.Errorf("spec %+v", app.Spec)
+	}
+}
+
+func TestEncodeURLStaysFalseThroughEveryWrite(t *testing.T) {
+	c := newCluster(t)
+	c.syncer.SkipVerify = true
+	system := shop()
+	for i := range 3 {
+		system.Description = fmt.Sprint(i)
+		c.sync(whole(system))
+		c.syncer.SkipVerify = false // must not reach what exists
+		app := c.application("mp-shop")
+		if app.Spec.EncodeURL || !app.Spec.SkipVerify {
+			t.Errorf("after write %d: encodeUrl %v, skipVerify %v", i, app.Spec.EncodeURL, app.Spec.SkipVerify)
+		}
+		for _, entry := range app.ManagedFields {
+			if entry.Operation == metav1.ManagedFieldsOperationApply && (strings.Contains(entry.FieldsV1.String(), "f:encodeUrl") || strings.Contains(entry.FieldsV1.String(), "f:skipVerify")) {
+				t.Errorf("apply owns a field that is only written at creation: %s", entry.FieldsV1)
+			}
+		}
+	}
+}
+
+func TestAnApplicationDeletedDuringASyncIsNotCreatedByTheWayWithoutItsFields(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	system := shop()
+	system.Description = "new"
+	c.before = func(write string) error {
+		if write == "apply application mp-shop" {
+			return c.Delete(t.Context(), c.application("mp-shop"))
+		}
+		return nil
+	}
+	result, _ := c.sync(whole(system))
+	if len(result.Failures) != 1 || result.Failures[0].Reason != ReasonWriteFailed {
+		t.Errorf("result %+v", result)
+	}
+	if names := c.applicationNames(); len(names) != 0 {
+		t.Errorf("there is %v", names)
+	}
+	c.before = nil
+	c.sync(whole(system))
+	if app := c.application("mp-shop"); app.Spec.EncodeURL || c.secret(shopSecret).OwnerReferences[0].UID != app.UID {
+		t.Errorf("spec %+v", app.Spec)
+	}
+}
+
+func TestAForeignSecretIsNeverTouched(t *testing.T) {
+	c := newCluster(t)
+	foreign := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "cluster-client-certificates", Namespace: c.namespace, Labels: map[string]string{"app": "mp-shop", "bundleId": bundle1}},
+		Data:       map[string][]byte{"key": []byte("k")},
+	}
+	c.must(c.Create(t.Context(), foreign))
+	crafted := &v1alpha1.Application{
+		ObjectMeta: metav1.ObjectMeta{Name: "mp-shop", Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}},
+		Spec: v1alpha1.ApplicationSpec{
+			CompassMetadata: &v1alpha1.CompassMetadata{ApplicationID: "x", Authentication: v1alpha1.Authentication{ClientIDs: []string{}}},
+			Services: []v1alpha1.Service{{ID: bundle1, Name: "n", DisplayName: "d", Entries: []v1alpha1.Entry{{
+				Type: "API", TargetURL: "https://x", RequestParametersSecretName: foreign.Name,
+				Credentials: v1alpha1.Credentials{Type: "Basic", SecretName: foreign.Name},
+			}}}},
+		},
+	}
+	c.must(c.Create(t.Context(), crafted))
+
+	// Written over, then deleted: both look at the Secret that the Application names.
+	c.sync(whole(shop()))
+	for range 3 {
+		c.sync(whole())
+	}
+	if names := c.applicationNames(); len(names) != 0 {
+		t.Errorf("there is %v", names)
+	}
+	got := c.secret(foreign.Name)
+	if diff := cmp.Diff(foreign, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASecretThatStandsInTheWayIsReportedAndLeftAlone(t *testing.T) {
+	c := newCluster(t)
+	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: shopSecret, Namespace: c.namespace}, Data: map[string][]byte{"key": []byte("k")}}
+	c.must(c.Create(t.Context(), foreign))
+	other := director.Application{ID: "z", Name: "Other"}
+	result, _ := c.sync(whole(shop(), other))
+	message := "there is a Secret " + c.namespace + "/" + shopSecret + " that does not belong to Application mp-shop; it is left alone: delete or rename it"
+	want := Result{Total: 2, Synced: 1, Failed: 1, Created: 1, Writes: result.Writes,
+		Failures: []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonSecretTaken, Message: message}}}
+	if diff := cmp.Diff(want, result); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(foreign, c.secret(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+	app := c.application("mp-shop")
+	if len(app.Spec.Services) != 0 {
+		t.Errorf("services are offered whose credentials are somebody else's: %+v", app.Spec.Services)
+	}
+	if diff := cmp.Diff(map[string]string{"Synchronized": "False/SecretTaken at 1", "CredentialsReady": "False/SecretNotWritten at 1"}, conditions(app)); diff != "" {
+		t.Error(diff)
+	}
+
+	c.must(c.Delete(t.Context(), foreign))
+	if result, _ := c.sync(whole(shop(), other)); result.Synced != 2 {
+		t.Errorf("result %+v", result)
+	}
+	if got := conditions(c.application("mp-shop"))["Synchronized"]; got != "True/UpToDate at 2" {
+		t.Errorf("Synchronized=%s", got)
+	}
+}
+
+func TestBadSystemsDoNotKeepOthersFromBeingSynced(t *testing.T) {
+	c := newCluster(t)
+	byHand := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand"}, Spec: v1alpha1.ApplicationSpec{Description: "mine"}}
+	c.must(c.Create(t.Context(), byHand))
+	long := director.Application{ID: "5", Name: strings.Repeat("x", 60) + " longer than a label", Bundles: withAuth(basic("p")).Bundles}
+	snap := whole(
+		director.Application{ID: "1", Name: "Good"}, director.Application{ID: "2", Name: "GOOD"},
+		director.Application{ID: "3", Name: strings.Repeat("x", 300)}, director.Application{ID: "4", Name: "by hand"}, long,
+	)
+	result, _ := c.sync(snap)
+	var failures []string
+	for _, f := range result.Failures {
+		failures = append(failures, f.ID+" "+f.Reason)
+	}
+	if diff := cmp.Diff([]string{"2 DuplicateName", "3 InvalidName", "4 NameTaken"}, failures); diff != "" {
+		t.Error(diff)
+	}
+	if result.Total != 5 || result.Synced != 2 || result.Failed != 3 || result.Created != 2 {
+		t.Errorf("result %+v", result)
+	}
+	longName := normalizeApplicationName(long.Name)
+	if diff := cmp.Diff([]string{"mp-by-hand", "mp-good", longName}, c.applicationNames()); diff != "" {
+		t.Error(diff)
+	}
+	if s := c.secret(credentialsSecretName(longName, bundle1)); s.Labels["app"] != labelValue(longName) || len(s.Labels["app"]) > 63 {
+		t.Errorf("labels %v", s.Labels)
+	}
+	if diff := cmp.Diff(byHand.Spec, c.application("mp-by-hand").Spec); diff != "" {
+		t.Error(diff)
+	}
+	if _, writes := c.sync(snap); len(writes) != 0 {
+		t.Errorf("a quiet sync writes %v", writes)
+	}
+}
+
+func TestARefusedWriteIsReportedWithoutSecretsAndRepairedLater(t *testing.T) {
+	for _, test := range []struct{ name, write, reason, credentials string }{
+		{"a Secret", "create secret " + shopSecret, "writing Secret %s/" + shopSecret + ": the API server answers InternalError", "False/SecretNotWritten"},
+		{"the Application", "apply application mp-shop", "writing Application mp-shop: Internal error occurred: canary", "True/Stored"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t)
+			c.before = func(write string) error {
+				if write == test.write {
+					return apierrors.NewInternalError(errors.New("canary"))
+				}
+				return nil
+			}
+			snap := whole(shop(), director.Application{ID: "z", Name: "Other"})
+			result, _ := c.sync(snap)
+			message := test.reason
+			if strings.Contains(message, "%s") {
+				message = fmt.Sprintf(message, c.namespace)
+			}
+			want := []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonWriteFailed, Message: message}}
+			if diff := cmp.Diff(want, result.Failures); diff != "" || result.Synced != 1 {
+				t.Errorf("result %+v\n%s", result, diff)
+			}
+			if diff := cmp.Diff(map[string]string{"Synchronized": "False/WriteFailed at 1", "CredentialsReady": test.credentials + " at 1"}, conditions(c.application("mp-shop"))); diff != "" {
+				t.Error(diff)
+			}
+			c.before = nil
+			if result, _ := c.sync(snap); result.Synced != 2 {
+				t.Errorf("result %+v", result)
+			}
+		})
+	}
+}
+
+func TestNothingIsDeletedOnAnIncompleteSnapshot(t *testing.T) {
+	c := newCluster(t)
+	all := append(systems(8), shop())
+	c.sync(whole(all...))
+	for range 5 {
+		result, writes := c.sync(director.Snapshot{Applications: all[:1], Incomplete: "page 2 of applications is missing"})
+		if len(writes) != 0 || result.PendingDeletion != 8 || !strings.Contains(result.PruneBlocked, "page 2 of applications is missing") {
+			t.Errorf("writes %v, result %+v", writes, result)
+		}
+	}
+	if names := c.applicationNames(); len(names) != 9 {
+		t.Errorf("there are %v", names)
+	}
+}
+
+func TestEverythingGoneIsOnlyBelievedAfterThreeAnswers(t *testing.T) {
+	c := newCluster(t)
+	all := append(systems(8), shop())
+	c.sync(whole(all...))
+	for n := 1; n <= 2; n++ {
+		result, _ := c.sync(whole())
+		if result.Deleted != 0 || result.PendingDeletion != 9 || !strings.Contains(result.PruneBlocked, fmt.Sprintf("(%d so far)", n)) {
+			t.Errorf("answer %d: %+v", n, result)
+		}
+		if got := conditions(c.application("mp-shop")); got["Synchronized"] != "False/PendingDeletion at 2" || got["CredentialsReady"] != "True/Stored at 2" {
+			t.Errorf("conditions %v", got)
+		}
+	}
+	// They come back: counting starts again.
+	if result, _ := c.sync(whole(all...)); result.Synced != 9 || result.PruneBlocked != "" {
+		t.Errorf("result %+v", result)
+	}
+	if got := conditions(c.application("mp-shop"))["Synchronized"]; got != "True/UpToDate at 2" {
+		t.Errorf("Synchronized=%s", got)
+	}
+	for range 2 {
+		c.sync(whole())
+	}
+	result, _ := c.sync(whole())
+	if diff := cmp.Diff(Result{Deleted: 9, Writes: 9}, result); diff != "" {
+		t.Error(diff)
+	}
+	c.gone(shopSecret)
+}
+
+// gone waits until the garbage collector has deleted a Secret.
+func (c *cluster) gone(name string) {
+	c.t.Helper()
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(20 * time.Millisecond) {
+		err := c.Get(c.t.Context(), client.ObjectKey{Namespace: c.namespace, Name: name}, &corev1.Secret{})
+		if apierrors.IsNotFound(err) {
+			return
+		}
+		if err != nil || time.Now().After(deadline) {
+			c.t.Fatalf("Secret %s is still there: %v", name, err)
+		}
+	}
+}
+
+func TestASystemThatLeavesTakesItsSecretsAlong(t *testing.T) {
+	c := newCluster(t)
+	all := append(systems(2), shop())
+	c.sync(whole(all...))
+	result, writes := c.sync(whole(all[:2]...))
+	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Deleted: 1, Writes: 1}, result); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"delete application mp-shop"}, writes); diff != "" {
+		t.Error(diff)
+	}
+	c.gone(shopSecret)
+	c.gone(shopParameters)
+}
+
+func TestADeletionThatFailsIsReported(t *testing.T) {
+	c := newCluster(t)
+	all := append(systems(2), shop())
+	c.sync(whole(all...))
+	c.before = func(write string) error {
+		if write == "delete application mp-shop" {
+			return apierrors.NewInternalError(errors.New("no"))
+		}
+		return nil
+	}
+	result, _ := c.sync(whole(all[:2]...))
+	want := Result{Total: 2, Synced: 2, PendingDeletion: 1, Writes: 1, Failures: []compassv1alpha1.FailedApplication{
+		{ID: shop().ID, Name: "mp-shop", Reason: ReasonWriteFailed, Message: "deleting Application mp-shop: Internal error occurred: no"}}}
+	if diff := cmp.Diff(want, result); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestPendingCredentialsKeepTheFormerOnes(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	before := c.application("mp-shop").Spec
+	pending := shop()
+	pending.Bundles[0].Auth, pending.Bundles[0].AuthPending = nil, true
+	c.sync(whole(pending))
+	app := c.application("mp-shop")
+	if diff := cmp.Diff(before, app.Spec); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(map[string]string{"clientId": "c", "clientSecret": "s"}, c.data(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+	c.secret(shopParameters)
+	if got := conditions(app)["CredentialsReady"]; got != "True/Stored at 2" {
+		t.Errorf("CredentialsReady=%s", got)
+	}
+	if _, writes := c.sync(whole(pending)); len(writes) != 0 {
+		t.Errorf("a quiet sync writes %v", writes)
+	}
+
+	pending.ID, pending.Name = "new", "New"
+	c.sync(whole(shop(), pending))
+	app = c.application("mp-new")
+	if got := app.Spec.Services[0].Entries[0].Credentials; got.Type != typePending || got.SecretName != "" {
+		t.Errorf("an API whose credentials are pending is offered with %+v", got)
+	}
+	if got := conditions(app)["CredentialsReady"]; got != "False/Pending at 1" {
+		t.Errorf("CredentialsReady=%s", got)
+	}
+}
+
+func TestTheGatewaysConditionStaysTheGateways(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	object := &unstructured.Unstructured{Object: map[string]any{
+		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "Application", "metadata": map[string]any{"name": "mp-shop"},
+		"status": map[string]any{"conditions": []any{map[string]any{
+			"type": v1alpha1.ConditionRoutesReady, "status": "True", "reason": "Ready", "message": "", "lastTransitionTime": "2026-01-02T03:04:05Z",
+		}}},
+	}}
+	c.must(c.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("central-application-gateway")))
+	if _, writes := c.sync(whole(shop())); len(writes) != 0 {
+		t.Errorf("writes %v", writes)
+	}
+	c.sync(whole(withAuth(basic("p"))))
+	if diff := cmp.Diff(map[string]string{"Synchronized": "True/UpToDate at 3", "CredentialsReady": "True/Stored at 3", "RoutesReady": "True/Ready at 0"}, conditions(c.application("mp-shop"))); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASyncEndsWithItsContext(t *testing.T) {
+	c := newCluster(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	c.before = func(string) error { cancel(); return nil }
+	result, err := c.syncer.Sync(ctx, whole(systems(40)...))
+	if !errors.Is(err, context.Canceled) {
+		t.Errorf("result %+v, error %v", result, err)
+	}
+	if names := c.applicationNames(); len(names) == 40 {
+		t.Error("it went on to the end")
+	}
+	c.before = nil
+	if result, _ := c.sync(whole(systems(40)...)); result.Synced != 40 {
+		t.Errorf("result %+v", result)
+	}
+}
+
+func TestMoreFailuresThanTheStatusHoldsAreCountedAll(t *testing.T) {
+	c := newCluster(t)
+	var all []director.Application
+	for i := range 60 {
+		all = append(all, director.Application{ID: fmt.Sprintf("%03d", i), Name: "Same"})
+	}
+	result, _ := c.sync(whole(all...))
+	if len(result.Failures) != MaxFailures || result.Failed != 59 || result.Synced != 1 {
+		t.Errorf("%d listed, %d failed, %d synced", len(result.Failures), result.Failed, result.Synced)
+	}
+}

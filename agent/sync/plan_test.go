@@ -1,0 +1,311 @@
+package sync
+
+import (
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/graphql/director"
+	"github.com/application-connector/application-connector/secret"
+)
+
+// inPlace is an Application as a sync leaves it, with the Secrets it owns.
+func inPlace(system director.Application) (v1alpha1.Application, []corev1.Secret) {
+	name := normalizeApplicationName(system.Name)
+	w := mapApplication(name, system, nil, gateway, false)
+	app := w.application.DeepCopy()
+	app.UID = types.UID("uid-" + name)
+	var secrets []corev1.Secret
+	for _, secretName := range sortedKeys(w.secrets) {
+		step := SecretStep{Name: secretName, BundleID: w.secrets[secretName].bundleID, Data: w.secrets[secretName].data}
+		secrets = append(secrets, *newSecret("ns", &written{name: name, uid: app.UID}, step))
+	}
+	return *app, secrets
+}
+
+func systems(n int) []director.Application {
+	var all []director.Application
+	for i := range n {
+		all = append(all, director.Application{ID: fmt.Sprintf("id-%02d", i), Name: fmt.Sprintf("mp-app-%02d", i)})
+	}
+	return all
+}
+
+func observe(all []director.Application) Observed {
+	var o Observed
+	for _, system := range all {
+		app, secrets := inPlace(system)
+		o.Applications, o.Secrets = append(o.Applications, app), append(o.Secrets, secrets...)
+	}
+	return o
+}
+
+var settings = Settings{Namespace: "ns", GatewayURL: gateway}
+
+func whole(all ...director.Application) director.Snapshot {
+	return director.Snapshot{Applications: all, Complete: true}
+}
+
+func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
+	basic := func(user, password string) *director.Auth {
+		return &director.Auth{Credential: director.Basic{Username: user, Password: secret.Value("canary-" + password)}}
+	}
+	base := shop()
+	base.Bundles[0].Auth = basic("u", "one")
+	for _, test := range []struct {
+		name   string
+		change func(*director.Application)
+		also   func(*Observed)
+		want   string
+	}{
+		{name: "nothing", want: ""},
+		{
+			name:   "another password",
+			change: func(app *director.Application) { app.Bundles[0].Auth = basic("u", "two") },
+			want:   "keep application mp-shop\n  update secret mp-shop-" + bundle1 + " (data.password)\n",
+		},
+		{
+			name: "OAuth instead of Basic",
+			change: func(app *director.Application) {
+				app.Bundles[0].Auth = &director.Auth{Credential: director.OAuth{ClientID: "c", ClientSecret: "canary", URL: "https://i/t"}}
+			},
+			want: "update application mp-shop (spec.services)\n  update secret mp-shop-" + bundle1 + " (data.clientId, data.clientSecret, data.password, data.username)\n",
+		},
+		{
+			name:   "no credentials any more",
+			change: func(app *director.Application) { app.Bundles[0].Auth = nil },
+			want:   "update application mp-shop (spec.services)\n  delete secret mp-shop-" + bundle1 + " (no API needs it)\n",
+		},
+		{
+			name:   "a new header",
+			change: func(app *director.Application) { app.Bundles[0].Auth.Headers = map[string][]string{"h": {"canary"}} },
+			want:   "update application mp-shop (spec.services)\n  create secret params-mp-shop-" + bundle1 + "\n",
+		},
+		{
+			name:   "another description",
+			change: func(app *director.Application) { app.Description = "new" },
+			want:   "update application mp-shop (spec.description)\n",
+		},
+		{
+			name:   "another client certificate",
+			change: func(app *director.Application) { app.AuthIDs = []string{"other"} },
+			want:   "update application mp-shop (spec.compassMetadata)\n",
+		},
+		{
+			name: "labels and metadata that somebody removed",
+			also: func(o *Observed) {
+				o.Applications[0].Labels = map[string]string{"mine": "stays"}
+				o.Applications[0].Spec.Labels = nil
+			},
+			want: "update application mp-shop (metadata.labels, spec.labels)\n",
+		},
+		{
+			name:   "a Secret that somebody deleted",
+			also:   func(o *Observed) { o.Secrets = nil },
+			change: func(*director.Application) {},
+			want:   "keep application mp-shop\n  create secret mp-shop-" + bundle1 + "\n",
+		},
+		{
+			name: "a Secret left over by a former Application of that name",
+			also: func(o *Observed) { o.Secrets[0].OwnerReferences[0].UID = "before" },
+			want: "keep application mp-shop\n  replace secret mp-shop-" + bundle1 + " (its Application is gone)\n",
+		},
+		{
+			name: "a Secret that is somebody else's",
+			also: func(o *Observed) { o.Secrets[0].OwnerReferences = nil },
+			want: "fail mp-shop (" + base.ID + "): SecretTaken: " + secretTaken("ns", "mp-shop-"+bundle1, "mp-shop") + "\n",
+		},
+		{
+			name:   "pending credentials",
+			change: func(app *director.Application) { app.Bundles[0].Auth, app.Bundles[0].AuthPending = nil, true },
+			want:   "",
+		},
+		{
+			name: "what users may set",
+			also: func(o *Observed) {
+				app := &o.Applications[0]
+				app.Labels["mine"], app.Annotations = "stays", map[string]string{"mine": "stays"}
+				app.Spec.SkipVerify, app.Spec.EncodeURL, app.Spec.Tenant, app.Spec.Group = true, true, "t", "g"
+				app.Spec.DisplayName, app.Spec.Tags = "d", []string{"t"}
+			},
+			want: "",
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			observed := observe([]director.Application{base})
+			if test.also != nil {
+				test.also(&observed)
+			}
+			app := shop()
+			app.Bundles[0].Auth = basic("u", "one")
+			if test.change != nil {
+				test.change(&app)
+			}
+			plan := NewPlan(whole(app), observed, settings, nil)
+			if diff := cmp.Diff(test.want, plan.String()); diff != "" {
+				t.Errorf("want (-), got (+):\n%s", diff)
+			}
+			if printed := fmt.Sprintf("%+v", plan.Steps); strings.Contains(printed, "canary") {
+				t.Errorf("a secret is printed: %s", printed)
+			}
+		})
+	}
+}
+
+func TestABadSystemIsReportedAndKeepsItsApplication(t *testing.T) {
+	good := systems(2)
+	long := director.Application{ID: "id-long", Name: strings.Repeat("a", 300)}
+	before := observe([]director.Application{good[0], good[1], {ID: "id-long", Name: "mp-long"}, {ID: "id-bad", Name: "mp-bad"}, {ID: "id-dup", Name: "mp-dup"}})
+	byHand := v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand", UID: "by-hand"}}
+	before.Applications = append(before.Applications, byHand)
+	noTarget := director.Application{ID: "id-target", Name: "mp-target", Bundles: []director.Bundle{{ID: "b", Name: "B", APIs: []director.API{{ID: "a", Name: "A"}}}}}
+	badBundle := director.Application{ID: "id-bundle", Name: "mp-bundle", Bundles: []director.Bundle{
+		{ID: "b/1", Name: "B", Auth: &director.Auth{Credential: director.Basic{Username: "u", Password: "p"}}, APIs: []director.API{{ID: "a", TargetURL: "https://a"}}}}}
+
+	snap := whole(good[0], good[1], long, noTarget, badBundle,
+		director.Application{ID: "id-dup", Name: "mp-app-01"},
+		director.Application{ID: "id-hand", Name: "mp-by-hand"},
+		director.Application{ID: "", Name: "mp-no-id"},
+	)
+	snap.Invalid = []director.InvalidApplication{{ID: "id-bad", Name: "mp-bad", Reason: "bundles[0].name: must not be empty"}}
+	plan := NewPlan(snap, before, settings, nil)
+
+	var failures []string
+	for _, f := range plan.Failures {
+		failures = append(failures, f.ID+" "+f.Reason)
+	}
+	if diff := cmp.Diff([]string{
+		" InvalidData", "id-bad InvalidData", "id-bundle InvalidData", "id-dup DuplicateName", "id-hand NameTaken", "id-long InvalidName", "id-target InvalidData",
+	}, failures); diff != "" {
+		t.Error(diff)
+	}
+	var steps []string
+	for _, s := range plan.Steps {
+		steps = append(steps, fmt.Sprintf("%s %s %s", s.Action, s.Name, s.Synchronized.Reason))
+	}
+	if diff := cmp.Diff([]string{
+		"keep mp-app-00 UpToDate", "keep mp-app-01 UpToDate", "keep mp-bad InvalidData", "keep mp-dup DuplicateName", "keep mp-long InvalidName",
+	}, steps); diff != "" {
+		t.Error(diff)
+	}
+	if plan.Total != 9 {
+		t.Errorf("total is %d", plan.Total)
+	}
+}
+
+func TestOfTwoSystemsWithOneNameTheSameOneAlwaysWins(t *testing.T) {
+	a, b := director.Application{ID: "a", Name: "Shop"}, director.Application{ID: "b", Name: "SHOP"}
+	for _, snap := range []director.Snapshot{whole(a, b), whole(b, a)} {
+		for _, observed := range []Observed{{}, observe([]director.Application{b}), observe([]director.Application{a})} {
+			plan := NewPlan(snap, observed, settings, nil)
+			if len(plan.Steps) != 1 || plan.Steps[0].ID != "a" || plan.Steps[0].Action == Delete {
+				t.Errorf("steps: %+v", plan.Steps)
+			}
+			if len(plan.Failures) != 1 || plan.Failures[0].ID != "b" || plan.Failures[0].Reason != ReasonDuplicateName {
+				t.Errorf("failures: %+v", plan.Failures)
+			}
+		}
+	}
+}
+
+func TestAPIsWithOneURLAreReported(t *testing.T) {
+	app := shop()
+	second := app.Bundles[0]
+	second.ID, second.Name = bundle2, "bundle one!"
+	app.Bundles = append(app.Bundles, second)
+	plan := NewPlan(whole(app), Observed{}, settings, nil)
+	want := []Failure{{app.ID, app.Name, ReasonAmbiguousAPIs, "several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: " +
+		gateway + "/mp-shop/bundle-one/orders-api (Bundle One/Orders API, bundle one!/Orders API)"}}
+	if diff := cmp.Diff(want, plan.Failures); diff != "" {
+		t.Error(diff)
+	}
+	if len(plan.Steps) != 1 || plan.Steps[0].Action != Create {
+		t.Errorf("steps: %+v", plan.Steps)
+	}
+}
+
+func TestALargeLossIsConfirmedBeforeItIsBelieved(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		had, lost        int
+		guard            Guard
+		deletedIn        int // the number of the snapshot that deletes
+		incompleteSecond bool
+	}{
+		{name: "one of many", had: 10, lost: 1, deletedIn: 1},
+		{name: "five of six", had: 6, lost: 5, deletedIn: 1},
+		{name: "half of twelve", had: 12, lost: 6, deletedIn: 1},
+		{name: "seven of twelve", had: 12, lost: 7, deletedIn: 3},
+		{name: "all of many", had: 12, lost: 12, deletedIn: 3},
+		{name: "the only one", had: 1, lost: 1, deletedIn: 3},
+		{name: "all, with another number of confirmations", had: 4, lost: 4, guard: Guard{Confirmations: 2}, deletedIn: 2},
+		{name: "all, without confirmation", had: 4, lost: 4, guard: Guard{Confirmations: 1}, deletedIn: 1},
+		{name: "a smaller share", had: 12, lost: 3, guard: Guard{Share: 0.1, Count: 1}, deletedIn: 3},
+		{name: "an incomplete answer between", had: 12, lost: 12, incompleteSecond: true, deletedIn: 5},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			all := systems(test.had)
+			observed := observe(all)
+			set := settings
+			set.Guard = test.guard
+			var absences Absences
+			for n := 1; n <= test.deletedIn; n++ {
+				snap := whole(all[test.lost:]...)
+				if test.incompleteSecond && n == 2 {
+					snap.Complete, snap.Incomplete = false, "page 2 is missing"
+				}
+				plan := NewPlan(snap, observed, set, absences)
+				absences = plan.Absences
+				deleted := 0
+				for _, step := range plan.Steps {
+					if step.Action == Delete {
+						deleted++
+					}
+				}
+				want := 0
+				if n == test.deletedIn {
+					want = test.lost
+				}
+				if deleted != want || plan.Kept != test.lost-want || (plan.PruneBlocked == "") != (want > 0) {
+					t.Fatalf("snapshot %d: %d deleted, %d kept, blocked %q; want %d deleted", n, deleted, plan.Kept, plan.PruneBlocked, want)
+				}
+			}
+		})
+	}
+}
+
+func TestABlockedDeletionSaysWhy(t *testing.T) {
+	all := systems(12)
+	plan := NewPlan(whole(), observe(all), settings, nil)
+	want := "12 of 12 Applications are no longer in Compass, which is too many to believe at once; they are deleted when 3 complete answers in a row miss them (1 so far): " +
+		"mp-app-00, mp-app-01, mp-app-02, mp-app-03, mp-app-04, mp-app-05, mp-app-06, mp-app-07, mp-app-08, mp-app-09 and 2 more"
+	if diff := cmp.Diff(want, plan.PruneBlocked); diff != "" {
+		t.Error(diff)
+	}
+	plan = NewPlan(director.Snapshot{Applications: all[1:], Incomplete: "counts differ"}, observe(all), settings, nil)
+	if want := "the answer of Compass was incomplete, so what it does not name is kept: mp-app-00; Compass: counts differ"; plan.PruneBlocked != want || plan.Kept != 1 {
+		t.Errorf("blocked %q, kept %d", plan.PruneBlocked, plan.Kept)
+	}
+}
+
+func TestOnlyWhatCameFromCompassIsDeleted(t *testing.T) {
+	all := systems(3)
+	observed := observe(all)
+	observed.Applications[0].Labels = nil
+	observed.Applications[1].Spec.CompassMetadata = nil
+	set := settings
+	set.Guard.Confirmations = 1
+	var steps []string
+	for _, step := range NewPlan(whole(), observed, set, nil).Steps {
+		steps = append(steps, string(step.Action)+" "+step.Name)
+	}
+	if diff := cmp.Diff([]string{"delete mp-app-02"}, steps); diff != "" {
+		t.Error(diff)
+	}
+}
