@@ -29,19 +29,12 @@ func (a answer) withRetryAfter(value string) answer {
 	return a
 }
 
-// graphQLError is the error that a fault asks for.
-func (f *standingFault) graphQLError() *gqlerror.Error {
-	err := &gqlerror.Error{Message: f.Message}
-	if err.Message == "" {
-		err.Message = defaultGraphQLErrorMsg
-	}
-	if f.Code != 0 {
-		name := f.Error
-		if name == "" {
-			name = "InternalError"
-		}
-		err.Extensions = directorExtensions(name, f.Code)
-	}
+// directorError is the error that a fault asks for.
+func (f *standingFault) directorError() *directorError {
+	err := &directorError{Name: f.Error, Code: f.Code, Message: f.Message}
+	setDefault(&err.Message, defaultGraphQLErrorMsg)
+	setDefault(&err.Name, "InternalError")
+	setDefault(&err.Code, codeInternal)
 	return err
 }
 
@@ -60,7 +53,11 @@ func replacedAnswer(faults activeFaults, operations []string, executed bool) (re
 			a := answer{status: f.Status, contentType: f.ContentType, body: []byte(f.Body)}.withRetryAfter(f.RetryAfter)
 			return &a, false
 		case FaultGraphQLError:
-			err := f.graphQLError()
+			own := f.directorError()
+			err := &gqlerror.Error{Message: own.Message}
+			if f.Code != 0 {
+				err.Extensions = directorExtensions(own.Name, own.Code)
+			}
 			if len(operations) > 0 {
 				err.Path = ast.Path{ast.PathName(operations[0])}
 			}

@@ -28,53 +28,51 @@ func (r directorResolvers) RuntimeSystemAuth() directorapi.RuntimeSystemAuthReso
 	return runtimeSystemAuthFields(r)
 }
 
-// noteCaller does what Director does on the way in: the first call with a
-// certificate makes the caller CONNECTED, and a document that says bundle
-// labels the Runtime.
-func (s *Server) noteCaller(c consumer, query string) {
+// noteConnected makes the caller CONNECTED with its first call that a
+// certificate told.
+func (s *Server) noteConnected(c consumer) {
 	inv := s.inventory.Load()
-	connected := c.certificateHash != ""
-	bundles := strings.Contains(strings.ToLower(query), "bundle")
-	switch c.kind {
-	case runtimeConsumer:
-		r := inv.runtimes[c.id]
-		if r == nil || ((!connected || r.Connected) && (!bundles || r.Labels[labelUseBundles] != nil)) {
-			return
-		}
-	case applicationConsumer:
-		a := inv.applications[c.id]
-		if a == nil || !connected || a.Connected {
-			return
-		}
-	default:
+	if c.certificateHash == "" {
+		return
+	}
+	runtime, application := inv.runtimes[c.id], inv.applications[c.id]
+	if (runtime == nil || runtime.Connected) && (application == nil || application.Connected) {
 		return
 	}
 	err := s.change(func(draft *inventory) error {
-		switch c.kind {
-		case runtimeConsumer:
-			old := draft.runtimes[c.id]
-			if old == nil {
-				return nil
-			}
+		if old := draft.runtimes[c.id]; old != nil {
 			next := *old
-			if connected && !next.Connected {
-				next.Connected, next.StatusAt = true, s.now()
-			}
-			if bundles && next.Labels[labelUseBundles] == nil {
-				next.Labels = withLabel(next.Labels, labelUseBundles, "true")
-			}
+			next.Connected, next.StatusAt = true, s.now()
 			draft.putRuntime(&next)
-		case applicationConsumer:
-			if old := draft.applications[c.id]; old != nil {
-				next := *old
-				next.Connected, next.StatusAt = true, s.now()
-				draft.putApplication(&next)
-			}
+		}
+		if old := draft.applications[c.id]; old != nil {
+			next := *old
+			next.Connected, next.StatusAt = true, s.now()
+			draft.putApplication(&next)
 		}
 		return nil
 	})
 	if err != nil {
 		s.log.Error("the caller's status is not stored", "error", err)
+	}
+}
+
+// noteBundles labels a Runtime after its first document that says bundle.
+func (s *Server) noteBundles(c consumer, query string) {
+	r := s.inventory.Load().runtimes[c.id]
+	if r == nil || r.Labels[labelUseBundles] != nil || !strings.Contains(strings.ToLower(query), "bundle") {
+		return
+	}
+	err := s.change(func(draft *inventory) error {
+		if old := draft.runtimes[c.id]; old != nil {
+			next := *old
+			next.Labels = withLabel(old.Labels, labelUseBundles, "true")
+			draft.putRuntime(&next)
+		}
+		return nil
+	})
+	if err != nil {
+		s.log.Error("the label useBundles is not stored", "error", err)
 	}
 }
 

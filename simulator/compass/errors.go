@@ -89,8 +89,10 @@ func presentDirectorError(log *slog.Logger) graphql.ErrorPresenterFunc {
 			}
 			return &gqlerror.Error{Err: err, Message: message, Path: path, Extensions: directorExtensions(own.Name, own.Code)}
 		}
+		// gqlgen wraps what resolvers return; without something in it, the
+		// error is of the document itself.
 		var parsed *gqlerror.Error
-		if errors.As(err, &parsed) {
+		if errors.As(err, &parsed) && parsed.Err == nil {
 			return &gqlerror.Error{Err: err, Message: internalMessage(describeGraphQLError(parsed)), Path: parsed.Path,
 				Extensions: directorExtensions("InternalError", codeInternal)}
 		}
@@ -142,9 +144,10 @@ func describeGraphQLError(err *gqlerror.Error) string {
 // presentConnectorError gives an error of a resolver the Connector's shape: a
 // text and a path, nothing else.
 func presentConnectorError(ctx context.Context, err error) *gqlerror.Error {
-	var parsed *gqlerror.Error
-	if errors.As(err, &parsed) {
-		return parsed
+	message := err.Error()
+	var wrapped *gqlerror.Error
+	if errors.As(err, &wrapped) {
+		message = wrapped.Message
 	}
-	return &gqlerror.Error{Err: err, Message: err.Error(), Path: graphql.GetPath(ctx)}
+	return &gqlerror.Error{Err: err, Message: message, Path: graphql.GetPath(ctx)}
 }

@@ -63,7 +63,7 @@ func guardField(ctx context.Context, next graphql.Resolver) (any, error) {
 	c := callOf(ctx)
 	if len(c.faults) > 0 {
 		if f, ok := c.faults.onField(FaultFieldError, field.Field.Name); ok {
-			return nil, f.graphQLError()
+			return nil, f.directorError()
 		}
 		if _, ok := c.faults.onField(FaultFieldNull, field.Field.Name); ok {
 			return nil, nil
@@ -173,7 +173,8 @@ func (s *Server) execute(r *http.Request, e endpoint, body []byte, c *call) answ
 	}
 	legacy := false
 	if e.api == apiDirector {
-		s.noteCaller(c.consumer, params.Query)
+		s.noteConnected(c.consumer)
+		defer s.noteBundles(c.consumer, params.Query)
 		params.Query, legacy = withoutLegacyWords(params.Query)
 	}
 	c.inv.Store(s.inventory.Load())
