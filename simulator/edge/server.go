@@ -141,7 +141,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("edge: %w", err)
 	}
-	s := &Server{o: o, url: "https://" + l.Addr().String(), changed: make(chan struct{})}
+	s := &Server{o: o, url: "https://" + listener.HostPort(l), changed: make(chan struct{})}
 	s.current.Store(&credentials{err: errors.New("secrets are not read yet")})
 	if err := s.start(ctx, l); err != nil {
 		return nil, errors.Join(fmt.Errorf("edge: %w", err), l.Close())

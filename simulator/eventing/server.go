@@ -77,7 +77,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	}
 	s := &Server{
 		maxBytes: o.MaxRequestBytes, clock: o.Clock, log: o.Log, store: st,
-		url:           "http://" + l.Addr().String(),
+		url:           "http://" + listener.HostPort(l),
 		subscriptions: map[*Subscription]struct{}{},
 	}
 	s.http = listener.Serve(l, s.handler(), nil, o.Log)

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"syscall"
 	"time"
@@ -109,4 +110,13 @@ func (h *HTTP) Close() error {
 		<-h.done
 	})
 	return h.err
+}
+
+// HostPort is how clients on this machine reach l: its address, with localhost for one that stands for all interfaces.
+func HostPort(l net.Listener) string {
+	a, ok := l.Addr().(*net.TCPAddr)
+	if ok && a.IP.IsUnspecified() {
+		return net.JoinHostPort("localhost", strconv.Itoa(a.Port))
+	}
+	return l.Addr().String()
 }
