@@ -14,6 +14,7 @@ import (
 	"k8s.io/client-go/tools/clientcmd"
 
 	"github.com/application-connector/application-connector/events/proxy"
+	"github.com/application-connector/application-connector/version"
 )
 
 // Environment variables.
@@ -166,6 +167,6 @@ func (o *Options) restConfig() (*rest.Config, error) {
 	if err != nil {
 		return nil, fmt.Errorf("no way to the Kubernetes API server, set --kubeconfig or KUBECONFIG to a readable kubeconfig: %w", err)
 	}
-	config.UserAgent = "application-connector-validator"
+	config.UserAgent = "application-connector-validator/" + version.String()
 	return config, nil
 }

@@ -25,6 +25,7 @@ import (
 
 	"github.com/application-connector/application-connector/events/identity"
 	"github.com/application-connector/application-connector/events/proxy"
+	"github.com/application-connector/application-connector/version"
 )
 
 // Time-outs of the listeners. A client has readTimeout for a whole event of at most MaxBodyBytes.
@@ -43,6 +44,7 @@ func Execute(ctx context.Context, args []string, lookup func(string) (string, bo
 	fs.SetOutput(io.Discard) // the error alone is the one line that a user needs
 	fs.Usage = func() {}
 	o.BindFlags(fs)
+	showVersion := fs.Bool("version", false, "print the version and end")
 	err := fs.Parse(args)
 	switch {
 	case errors.Is(err, flag.ErrHelp):
@@ -54,6 +56,10 @@ func Execute(ctx context.Context, args []string, lookup func(string) (string, bo
 		return fmt.Errorf("%w (--help lists the flags)", err)
 	case fs.NArg() > 0:
 		return fmt.Errorf("unexpected argument %q (--help lists the flags)", fs.Arg(0))
+	}
+	if *showVersion {
+		_, err := fmt.Fprintln(w, version.Line("validator"))
+		return err
 	}
 	o.Complete(lookup)
 	if err := o.Validate(); err != nil {

@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"cmp"
+	"context"
 	"errors"
 	"flag"
 	"fmt"
@@ -35,8 +36,8 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 }
 
 // listen takes the port before anything is written, so that a port that is taken leaves no trace.
-func (o *Options) listen() (net.Listener, error) {
-	listener, err := net.Listen("tcp", o.Listen)
+func (o *Options) listen(ctx context.Context) (net.Listener, error) {
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", o.Listen)
 	switch {
 	case errors.Is(err, syscall.EADDRINUSE):
 		return nil, fmt.Errorf("-listen %s: the port is taken; stop what holds it or choose another, 0 picks a free one", o.Listen)

@@ -21,11 +21,11 @@ const readyPoll = 50 * time.Millisecond
 // happens it stops what it started, in the reverse order: controllers, API server, etcd, state directory.
 func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	begin := time.Now()
-	listener, err := o.listen()
+	listener, err := o.listen(ctx)
 	if err != nil {
 		return err
 	}
-	defer listener.Close() //nolint:errcheck // the API server has closed it, unless it never came so far
+	defer listener.Close() // the API server has closed it, unless it never came so far
 	state, err := o.openState()
 	if err != nil {
 		return err

@@ -15,7 +15,7 @@ import (
 type refusal struct {
 	status int
 	// reason is stable and safe as a label.
-	reason string
+	reason Reason
 	// text is for the client.
 	text   string
 	header map[string]string
@@ -23,14 +23,14 @@ type refusal struct {
 	err error
 }
 
-var noRoute = &refusal{status: http.StatusNotFound, reason: "no_route", text: "events are taken at /{application}/v1/events, /{application}/v2/events and /{application}/events"}
+var noRoute = &refusal{status: http.StatusNotFound, reason: NoRoute, text: "events are taken at /{application}/v1/events, /{application}/v2/events and /{application}/events"}
 
 func allow(method string, allowed []string) *refusal {
 	if slices.Contains(allowed, method) {
 		return nil
 	}
 	return &refusal{
-		status: http.StatusMethodNotAllowed, reason: "method", text: "method not allowed, use " + strings.Join(allowed, " or "),
+		status: http.StatusMethodNotAllowed, reason: BadMethod, text: "method not allowed, use " + strings.Join(allowed, " or "),
 		header: map[string]string{"Allow": strings.Join(allowed, ", ")},
 	}
 }
@@ -86,9 +86,6 @@ const (
 	failed   = "failed"   // allowed by us, not taken by the publisher
 )
 
-// delivered is the reason of an accepted request.
-const delivered = "delivered"
-
 // decision is what is known of a request when it is answered.
 type decision struct {
 	application  string
@@ -98,7 +95,7 @@ type decision struct {
 	client       identity.Identity
 	status       int
 	outcome      string
-	reason       string
+	reason       Reason
 	detail       error
 	// source is the event's source if it is not the Application's.
 	source string
@@ -121,7 +118,7 @@ func (h *Handler) audit(ctx context.Context, d decision) {
 	}
 	attrs := []slog.Attr{
 		slog.String("decision", d.outcome),
-		slog.String("reason", d.reason),
+		slog.String("reason", string(d.reason)),
 		slog.String("application", bounded(d.application)),
 		slog.String("route", string(d.route)),
 		slog.String("method", bounded(d.method)),

@@ -68,11 +68,11 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal
 	case err == nil:
 		return body, nil
 	case errors.As(err, &tooLarge):
-		return nil, &refusal{status: http.StatusRequestEntityTooLarge, reason: "too_large", text: fmt.Sprintf("the body is larger than %d bytes", h.MaxBodyBytes)}
+		return nil, &refusal{status: http.StatusRequestEntityTooLarge, reason: TooLarge, text: fmt.Sprintf("the body is larger than %d bytes", h.MaxBodyBytes)}
 	case errors.Is(err, os.ErrDeadlineExceeded):
-		return nil, &refusal{status: http.StatusRequestTimeout, reason: "body_timeout", text: "the body did not arrive in time"}
+		return nil, &refusal{status: http.StatusRequestTimeout, reason: BodyTimeout, text: "the body did not arrive in time"}
 	}
-	return nil, &refusal{status: http.StatusBadRequest, reason: "body_unreadable", text: "the body could not be read to its end", err: err}
+	return nil, &refusal{status: http.StatusBadRequest, reason: BodyUnreadable, text: "the body could not be read to its end", err: err}
 }
 
 // clean removes from a header what must not reach the publisher.
@@ -113,7 +113,7 @@ func (h *Handler) check(out *outgoing, d *decision, app *v1alpha1.Application) *
 		if e := (*cloudevent.Error)(nil); errors.As(err, &e) {
 			status = e.Status
 		}
-		return &refusal{status: status, reason: "not_a_cloudevent", text: err.Error()}
+		return &refusal{status: status, reason: NotACloudEvent, text: err.Error()}
 	}
 	if event.Structured {
 		cloudevent.DropAttributes(out.Header)
@@ -125,7 +125,7 @@ func (h *Handler) check(out *outgoing, d *decision, app *v1alpha1.Application) *
 	h.Metrics.violations.WithLabelValues(app.Name, string(h.SourcePolicy)).Inc()
 	switch h.SourcePolicy {
 	case SourceEnforce:
-		return &refusal{status: http.StatusForbidden, reason: "source", text: "the event's source must be the Application's name or its type"}
+		return &refusal{status: http.StatusForbidden, reason: ForeignSource, text: "the event's source must be the Application's name or its type"}
 	case SourceRewrite:
 		out.body = event.WithSource(out.Header, out.body, app.Name)
 	}
@@ -173,15 +173,15 @@ const maxAnswerBytes = 1 << 20
 
 func (h *Handler) judge(answer *http.Response, d *decision) {
 	answer.Body = &limited{answer.Body, maxAnswerBytes}
-	d.outcome, d.reason = accepted, delivered
+	d.outcome, d.reason = accepted, Delivered
 	if answer.StatusCode < http.StatusBadRequest {
 		return
 	}
-	d.outcome, d.reason = failed, "publisher_refused"
+	d.outcome, d.reason = failed, PublisherRefused
 	if answer.StatusCode < http.StatusInternalServerError {
 		return
 	}
-	d.reason = "publisher_failed"
+	d.reason = PublisherFailed
 	answer.Header.Set(headerTargetStatus, strconv.Itoa(answer.StatusCode))
 	if h.Compatible {
 		answer.StatusCode = http.StatusBadGateway
@@ -192,17 +192,17 @@ func (h *Handler) judge(answer *http.Response, d *decision) {
 // undelivered answers when the publisher did not.
 func (h *Handler) undelivered(client context.Context, w http.ResponseWriter, err error, d *decision) {
 	f := &refusal{
-		status: http.StatusServiceUnavailable, reason: "publisher_unreachable", text: "the Eventing publisher can't be reached, try again with the same event id",
+		status: http.StatusServiceUnavailable, reason: PublisherUnreachable, text: "the Eventing publisher can't be reached, try again with the same event id",
 		header: map[string]string{"Retry-After": retryAfter}, err: err,
 	}
 	dial, timeout := (*net.OpError)(nil), net.Error(nil)
 	switch {
 	case client.Err() != nil:
-		f.reason = "client_gone"
+		f.reason = ClientGone
 	case errors.As(err, &dial) && dial.Op == "dial":
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		// It may have taken the event: the status says so, and the same id makes a repeat harmless.
-		f.status, f.reason, f.text = http.StatusGatewayTimeout, "publisher_timeout", "the Eventing publisher did not answer in time, try again with the same event id"
+		f.status, f.reason, f.text = http.StatusGatewayTimeout, PublisherTimeout, "the Eventing publisher did not answer in time, try again with the same event id"
 	}
 	if h.Compatible {
 		f.status, f.header = http.StatusBadGateway, nil

@@ -45,7 +45,7 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 }
 
 func (m *Metrics) request(d decision) {
-	m.requests.WithLabelValues(d.label(), string(d.route), strconv.Itoa(d.status), d.outcome, d.reason).Inc()
+	m.requests.WithLabelValues(d.label(), string(d.route), strconv.Itoa(d.status), d.outcome, string(d.reason)).Inc()
 }
 
 func (m *Metrics) published(route Route, code int, took time.Duration) {

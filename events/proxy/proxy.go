@@ -86,14 +86,14 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		p := recover()
 		if p != nil && p != http.ErrAbortHandler { //nolint:errorlint // net/http compares by identity
 			h.errorLog.Error("handler panicked", "panic", p, "stack", string(debug.Stack()))
-			d.refuse(&refusal{reason: "panic"})
+			d.refuse(&refusal{reason: Panicked})
 			if recorder.status == 0 {
 				writeError(recorder, http.StatusInternalServerError, "internal error")
 				p = nil
 			}
 		}
 		if p != nil && d.outcome == accepted {
-			d.outcome, d.reason = failed, "publisher_answer_broken"
+			d.outcome, d.reason = failed, PublisherAnswerBroken
 		}
 		d.status = recorder.status
 		h.Metrics.request(*d)
@@ -120,7 +120,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 const retryAfter = "5"
 
 var notSynced = &refusal{
-	status: http.StatusServiceUnavailable, reason: "not_synced", text: "Applications are not loaded yet, try again",
+	status: http.StatusServiceUnavailable, reason: NotSynced, text: "Applications are not loaded yet, try again",
 	header: map[string]string{"Retry-After": retryAfter},
 }
 
@@ -128,7 +128,7 @@ var notSynced = &refusal{
 // only then what it sends. Nothing before the identity depends on which Applications exist.
 func (h *Handler) strict(w http.ResponseWriter, r *http.Request, d *decision) (*outgoing, *refusal) {
 	if ambiguous(r.URL.Path, r.URL.EscapedPath()) {
-		return nil, &refusal{status: http.StatusBadRequest, reason: "path", text: "the path must be clean: no empty, \".\" or \"..\" segments and no encoded separators or dots"}
+		return nil, &refusal{status: http.StatusBadRequest, reason: BadPath, text: "the path must be clean: no empty, \".\" or \"..\" segments and no encoded separators or dots"}
 	}
 	name := application(r.URL.Path)
 	route, rest := h.Paths.route(r.URL.Path, name)
@@ -160,7 +160,7 @@ func (h *Handler) compatible(w http.ResponseWriter, r *http.Request, d *decision
 	if clean := cleaned(r.URL.Path); clean != r.URL.Path {
 		location := *r.URL
 		location.Path, location.RawPath = clean, ""
-		return nil, &refusal{status: http.StatusMovedPermanently, reason: "path", header: map[string]string{"Location": location.RequestURI()}}
+		return nil, &refusal{status: http.StatusMovedPermanently, reason: BadPath, header: map[string]string{"Location": location.RequestURI()}}
 	}
 	name := application(r.URL.Path)
 	if name == "" {
@@ -194,23 +194,23 @@ func (h *Handler) compatible(w http.ResponseWriter, r *http.Request, d *decision
 
 // unauthorized answers the same for an unknown Application and a wrong certificate; the reason stays in metrics and log.
 func unauthorized(err error, status int) *refusal {
-	refused := &refusal{status: status, reason: "unauthorized", text: "the client certificate does not belong to this Application"}
+	refused := &refusal{status: status, text: "the client certificate does not belong to this Application"}
 	if status == http.StatusNotFound {
 		refused.text = "no such Application"
 	}
 	if e := (*binding.Error)(nil); errors.As(err, &e) {
-		refused.reason = string(e.Reason)
+		refused.reason = Reason(e.Reason)
 	}
 	return refused
 }
 
 func unidentified(err error, status int) *refusal {
 	refused := &refusal{
-		status: status, reason: "unidentified", err: err,
+		status: status, err: err,
 		text: "no verified client identity: send the request with a client certificate through the ingress gateway",
 	}
 	if e := (*identity.Error)(nil); errors.As(err, &e) {
-		refused.reason = string(e.Reason)
+		refused.reason = Reason(e.Reason)
 	}
 	return refused
 }

@@ -115,11 +115,11 @@ func TestTheEndOfStdinLeavesNothingBehind(t *testing.T) {
 
 func TestWhatCannotStartSaysWhyInOneLineAndWritesNothing(t *testing.T) {
 	t.Parallel()
-	taken, err := net.Listen("tcp", "127.0.0.1:0") //nolint:noctx // it only holds a port
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer taken.Close() //nolint:errcheck
+	defer taken.Close()
 	dir := t.TempDir()
 	file := filepath.Join(dir, "file")
 	if err := os.WriteFile(file, []byte("somebody's own\n"), 0o600); err != nil {

@@ -44,7 +44,7 @@ type server struct {
 // start starts localkube and returns when it says that it is ready. It is killed, if need be, when the test ends.
 func start(t *testing.T, args ...string) *server {
 	t.Helper()
-	s := &server{cmd: exec.Command(binary(t), append([]string{"-stdin"}, args...)...), ended: make(chan error, 1)} //nolint:noctx // it lives as long as the test, and Cleanup ends it
+	s := &server{cmd: exec.Command(binary(t), append([]string{"-stdin"}, args...)...), ended: make(chan error, 1)}
 	s.cmd.Stderr = &s.stderr
 	s.cmd.Env = append(os.Environ(), "TMPDIR="+t.TempDir())
 	stdin, err := s.cmd.StdinPipe()
