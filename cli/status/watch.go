@@ -77,26 +77,30 @@ func (o *Options) watch(ctx context.Context, first Report) error {
 	}
 
 	watchCtx, stop := context.WithCancel(ctx)
+	var failed error
 	ended := make(chan struct{})
 	go func() {
 		defer close(ended)
-		_ = objects.Start(watchCtx) // it ends with its context, and has no other errors
+		failed = objects.Start(watchCtx)
 	}()
 	defer func() {
 		stop()
 		<-ended
 	}()
+	notify() // what changed since the first report, and before the watch, brings no event
 	last := first
 	if err := o.print(last); err != nil {
 		return err
-	}
-	if !objects.WaitForCacheSync(ctx) {
-		return last.err()
 	}
 	for {
 		select {
 		case <-ctx.Done():
 			return last.err()
+		case <-ended:
+			if ctx.Err() != nil {
+				return last.err()
+			}
+			return unreadable(failed)
 		case <-changed:
 		}
 		select {
@@ -104,11 +108,16 @@ func (o *Options) watch(ctx context.Context, first Report) error {
 			return last.err()
 		case <-time.After(settle):
 		}
-		report, err := read(ctx, objects, o.Clock.Now(), 0)
-		if err != nil {
-			return unreadable(err)
+		if !objects.WaitForCacheSync(ctx) {
+			return last.err()
 		}
-		if equality.Semantic.DeepEqual(report, last) {
+		report, err := read(ctx, objects, o.Clock.Now(), 0)
+		switch {
+		case ctx.Err() != nil:
+			return last.err()
+		case err != nil:
+			return unreadable(err)
+		case equality.Semantic.DeepEqual(report, last):
 			continue
 		}
 		last = report

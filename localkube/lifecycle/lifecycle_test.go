@@ -1,11 +1,14 @@
 package lifecycle_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -169,4 +172,49 @@ func TestThroughSymbolicLinksItIsEtcdAndKubeAPIServer(t *testing.T) {
 			t.Errorf("%s --version: %v, %q, want %q", name, err, out, says)
 		}
 	}
+}
+
+func TestEveryFlagStandsInTheReference(t *testing.T) {
+	t.Parallel()
+	help, err := exec.CommandContext(t.Context(), binary(t), "-h").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	page, err := os.ReadFile("../../docs/reference/localkube.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := func(pattern string, text []byte) (found []string) {
+		for _, m := range regexp.MustCompile(pattern).FindAllSubmatch(text, -1) {
+			found = append(found, string(m[1]))
+		}
+		return found
+	}
+	flags, documented := names(`(?m)^  -([a-z-]+)`, help), names("(?m)^\\| `-([a-z-]+)`", page)
+	if len(flags) == 0 || !slices.Equal(flags, documented) {
+		t.Errorf("flags %v, in docs/reference/localkube.md %v", flags, documented)
+	}
+}
+
+func TestKubectlIsOfTheServersVersion(t *testing.T) {
+	t.Parallel()
+	kubectl := os.Getenv("KUBECTL")
+	if kubectl == "" {
+		t.Fatal("KUBECTL is not set: run the tests by \"make test\", or set it to the binary that \"make build\" put at bin/kubectl")
+	}
+	s := start(t)
+	out, err := exec.CommandContext(t.Context(), kubectl, "--kubeconfig", s.kubeconfig, "version", "-o", "json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var versions struct {
+		ClientVersion, ServerVersion struct{ GitVersion string }
+	}
+	if err := json.Unmarshal(out, &versions); err != nil {
+		t.Fatal(err)
+	}
+	if versions.ClientVersion != versions.ServerVersion || !strings.HasPrefix(versions.ServerVersion.GitVersion, "v1.") {
+		t.Errorf("kubectl is %q, the server %q", versions.ClientVersion.GitVersion, versions.ServerVersion.GitVersion)
+	}
+	s.stop(t)
 }
