@@ -188,8 +188,8 @@ func TestReferenceHoldsEveryMetricAndAuditField(t *testing.T) {
 		want[m[1]] = m[2] + ": "
 	}
 	for _, m := range series.FindAllStringSubmatch(string(text), -1) {
-		name, ok := m[1], false
-		if _, ok = want[name]; !ok {
+		name := m[1]
+		if _, ok := want[name]; !ok {
 			t.Fatalf("a series without a type: %s", m[0])
 		}
 		kind, _, _ := strings.Cut(want[name], ": ")

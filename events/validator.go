@@ -98,10 +98,10 @@ func Start(ctx context.Context, o Options, log *slog.Logger) (_ *Server, err err
 	if s.applications, err = newApplications(ctx, config, o.SyncPeriod); err != nil {
 		return nil, err
 	}
-	if s.proxy, err = listen("proxyPort", o.ListenAddress, o.ProxyPort); err != nil {
+	if s.proxy, err = listen(ctx, "proxyPort", o.ListenAddress, o.ProxyPort); err != nil {
 		return nil, err
 	}
-	if s.admin, err = listen("externalAPIPort", o.ListenAddress, o.ExternalAPIPort); err != nil {
+	if s.admin, err = listen(ctx, "externalAPIPort", o.ListenAddress, o.ExternalAPIPort); err != nil {
 		return nil, errors.Join(err, s.proxy.Close())
 	}
 	warn(o, log)
@@ -119,8 +119,8 @@ func (s *Server) AdminAddr() net.Addr { return s.admin.Addr() }
 // Wait returns when the server has ended.
 func (s *Server) Wait() error { return s.group.Wait() }
 
-func listen(flagName, address string, port int) (net.Listener, error) {
-	l, err := net.Listen("tcp", net.JoinHostPort(address, strconv.Itoa(port)))
+func listen(ctx context.Context, flagName, address string, port int) (net.Listener, error) {
+	l, err := new(net.ListenConfig).Listen(ctx, "tcp", net.JoinHostPort(address, strconv.Itoa(port)))
 	if err != nil {
 		return nil, fmt.Errorf("--%s=%d: can't listen, choose a free port: %w", flagName, port, err)
 	}

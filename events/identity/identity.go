@@ -232,15 +232,15 @@ func subject(id *Identity, printed string) error {
 func decode(encoded string) (*x509.Certificate, error) {
 	text, err := url.PathUnescape(encoded)
 	if err != nil {
-		return nil, errors.New("Cert is not percent-encoded")
+		return nil, errors.New("the value of Cert is not percent-encoded")
 	}
 	block, rest := pem.Decode([]byte(text))
 	if !strings.HasPrefix(text, "-----BEGIN ") || block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
-		return nil, errors.New("Cert must hold one certificate in PEM")
+		return nil, errors.New("the value of Cert must be one certificate in PEM")
 	}
 	certificate, err := x509.ParseCertificate(block.Bytes)
 	if err != nil {
-		return nil, errors.New("Cert is not a certificate that can be read")
+		return nil, errors.New("the value of Cert is not a certificate that can be read")
 	}
 	return certificate, nil
 }

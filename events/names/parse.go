@@ -11,9 +11,9 @@ import (
 type Kind string
 
 const (
-	// Malformed: the text does not follow RFC 4514.
+	// Malformed text does not follow RFC 4514.
 	Malformed Kind = "malformed"
-	// SlashForm: OpenSSL's one-line form "/C=DE/CN=shop". A slash in a value is not escaped there, so that one text
+	// SlashForm is OpenSSL's one-line form "/C=DE/CN=shop". A slash in a value is not escaped there, so that one text
 	// stands for several names; it is recognised, and never an identity.
 	SlashForm Kind = "slash_form"
 )

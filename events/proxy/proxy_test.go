@@ -614,7 +614,7 @@ func TestAPublisherThatBreaksOff(t *testing.T) {
 		w.Header().Set("Content-Length", "100")
 		_, _ = io.WriteString(w, "half")
 	}, nil)
-	request, err := http.NewRequest("POST", r.server.URL+"/test-application/events", strings.NewReader("x"))
+	request, err := http.NewRequest(http.MethodPost, r.server.URL+"/test-application/events", strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -662,7 +662,7 @@ func TestAClientThatLeaves(t *testing.T) {
 	r := newRig(t, func(http.ResponseWriter, *http.Request) { close(arrived); <-release }, nil)
 	t.Cleanup(func() { close(release) })
 	ctx, leave := context.WithCancel(t.Context())
-	request, err := http.NewRequestWithContext(ctx, "POST", r.server.URL+"/test-application/events", strings.NewReader("x"))
+	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.server.URL+"/test-application/events", strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -685,7 +685,7 @@ func TestAnAnswerWithoutEndIsCut(t *testing.T) {
 			}
 		}
 	}, nil)
-	request, err := http.NewRequest("POST", r.server.URL+"/test-application/events", strings.NewReader("x"))
+	request, err := http.NewRequest(http.MethodPost, r.server.URL+"/test-application/events", strings.NewReader("x"))
 	if err != nil {
 		t.Fatal(err)
 	}
