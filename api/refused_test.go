@@ -9,7 +9,7 @@ import (
 
 func TestWhatCanNeverWorkIsRefusedByTheNameOfItsField(t *testing.T) {
 	c := newClient(t)
-	texts := files(t, "testdata/accepted/*.yaml")
+	texts := files(t, accepted, examples)
 	type change func(spec, service, entry map[string]any)
 	for _, test := range []struct {
 		name   string
@@ -42,7 +42,7 @@ func TestWhatCanNeverWorkIsRefusedByTheNameOfItsField(t *testing.T) {
 		{"an unknown field, when the client asks for strictness", func(spec, _, _ map[string]any) { spec["targetURL"] = "https://x" }, `unknown field "spec.targetURL"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			object := documents(t, texts["basic"])[0]
+			object := documents(t, texts["application-basic"])[0]
 			object.SetName("refused")
 			spec := object.Object["spec"].(map[string]any)
 			service := spec["services"].([]any)[0].(map[string]any)
@@ -52,13 +52,13 @@ func TestWhatCanNeverWorkIsRefusedByTheNameOfItsField(t *testing.T) {
 	}
 
 	t.Run("a connection without URLs", func(t *testing.T) {
-		object := documents(t, texts["connection"])[0]
+		object := documents(t, texts["compassconnection"])[0]
 		object.SetName("refused")
 		object.Object["spec"] = map[string]any{"managementInfo": map[string]any{"directorUrl": "https://d.example.com"}}
 		expectRefusal(t, c.Create(t.Context(), object), "spec.managementInfo.connectorUrl: Required value")
 	})
 	t.Run("a connection without spec", func(t *testing.T) {
-		object := documents(t, texts["connection"])[0]
+		object := documents(t, texts["compassconnection"])[0]
 		object.SetName("refused")
 		unstructured.RemoveNestedField(object.Object, "spec")
 		expectRefusal(t, c.Create(t.Context(), object), "spec: Required value")
@@ -81,7 +81,7 @@ func expectRefusal(t *testing.T, err error, want string) {
 
 func TestThereIsNoLimitToTheNumberOfServicesAndEntries(t *testing.T) {
 	c := newClient(t)
-	object := documents(t, files(t, "testdata/accepted/*.yaml")["basic"])[0]
+	object := documents(t, files(t, accepted, examples)["application-basic"])[0]
 	object.SetName("large")
 	spec := object.Object["spec"].(map[string]any)
 	service := spec["services"].([]any)[0].(map[string]any)

@@ -84,19 +84,22 @@ func documents(t *testing.T, text []byte) []*unstructured.Unstructured {
 	}
 }
 
-func files(t *testing.T, pattern string) map[string][]byte {
+// files reads all files that match one of the patterns, by their names without extension.
+func files(t *testing.T, patterns ...string) map[string][]byte {
 	t.Helper()
-	names, err := filepath.Glob(pattern)
-	if err != nil || len(names) == 0 {
-		t.Fatalf("no files match %s: %v", pattern, err)
-	}
 	texts := map[string][]byte{}
-	for _, name := range names {
-		text, err := os.ReadFile(name)
-		if err != nil {
-			t.Fatal(err)
+	for _, pattern := range patterns {
+		names, err := filepath.Glob(pattern)
+		if err != nil || len(names) == 0 {
+			t.Fatalf("no files match %s: %v", pattern, err)
 		}
-		texts[strings.TrimSuffix(filepath.Base(name), ".yaml")] = text
+		for _, name := range names {
+			text, err := os.ReadFile(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			texts[strings.TrimSuffix(filepath.Base(name), ".yaml")] = text
+		}
 	}
 	return texts
 }

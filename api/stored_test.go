@@ -13,10 +13,15 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 )
 
+const (
+	accepted = "testdata/accepted/*.yaml"
+	examples = "../docs/examples/*.yaml"
+)
+
 func TestEveryExampleIsStoredAsItIsWritten(t *testing.T) {
 	c := newClient(t)
 	needNamespace(t, c, "kyma-system")
-	for name, text := range files(t, "testdata/accepted/*.yaml") {
+	for name, text := range files(t, accepted, examples) {
 		t.Run(name, func(t *testing.T) {
 			for _, written := range documents(t, text) {
 				roundTrip(t, c, written)
