@@ -154,10 +154,10 @@ func (e *Engine) proxyError(w http.ResponseWriter, r *http.Request, err error) {
 	status := http.StatusBadGateway
 	var credential *credentialsError
 	switch {
+	case x.bodyFailed.Load(): // first, because a body that does not arrive ends the caller's context too
+		x.source = SourceCaller
 	case r.Context().Err() != nil:
 		x.source, status = SourceCaller, statusClientGone
-	case x.bodyFailed.Load():
-		x.source = SourceCaller
 	case errors.As(err, &credential):
 		x.source = SourceCredentials
 	case errors.Is(err, errTimeout):

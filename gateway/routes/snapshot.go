@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/gateway/credentials"
 )
 
@@ -164,3 +165,19 @@ func (s *Snapshot) Report(app string) (Report, bool) {
 
 // Applications are the names of all Applications, sorted.
 func (s *Snapshot) Applications() []string { return slices.Sorted(maps.Keys(s.applications)) }
+
+// NewSnapshot is what Applications mean together with the Secrets given, by name; every other Secret is missing.
+func NewSnapshot(applications []v1alpha1.Application, secrets map[string]map[string][]byte) *Snapshot {
+	s := &Snapshot{applications: map[string]*application{}}
+	for i := range applications {
+		s.applications[applications[i].Name] = compile(&applications[i], givenSecrets(secrets), nil)
+	}
+	return s
+}
+
+type givenSecrets map[string]map[string][]byte
+
+func (g givenSecrets) secret(name string) secretState {
+	data, found := g[name]
+	return secretState{found: found, data: data}
+}

@@ -1,0 +1,229 @@
+package proxy_test
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"go.uber.org/goleak"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/utils/clock"
+
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/csrf"
+	"github.com/application-connector/application-connector/gateway/proxy"
+	"github.com/application-connector/application-connector/gateway/routes"
+	"github.com/application-connector/application-connector/gateway/tokens"
+	"github.com/application-connector/application-connector/gateway/transport"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+// generous is how long anything may take before a test gives up.
+const generous = 30 * time.Second
+
+// rig is an engine in front of real sockets, with routes that the test sets.
+type rig struct {
+	t        testing.TB
+	services *httptest.Server
+	entries  *httptest.Server
+	client   *http.Client // follows no redirects
+	log      *syncBuffer
+	snapshot atomic.Pointer[routes.Snapshot]
+	pool     *transport.Pool
+
+	applications []v1alpha1.Application
+	secrets      map[string]map[string][]byte
+}
+
+type syncBuffer struct {
+	mu sync.Mutex
+	b  bytes.Buffer
+}
+
+func (s *syncBuffer) Write(p []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.Write(p)
+}
+
+func (s *syncBuffer) String() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.b.String()
+}
+
+type timeouts struct{ target, request time.Duration }
+
+func newRig(t testing.TB, limits ...timeouts) *rig {
+	limit := timeouts{generous, generous}
+	if len(limits) > 0 {
+		limit = limits[0]
+	}
+	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(nil), secrets: map[string]map[string][]byte{}}
+	through := func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper {
+		return r.pool.For(transport.Target{Host: host, Identity: identity, SkipVerify: skipVerify, Direct: true})
+	}
+	manager := tokens.New(tokens.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
+	sessions := csrf.New(csrf.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
+	engine := proxy.New(proxy.Options{
+		Snapshot: r.snapshot.Load, Resolver: &credentials.Resolver{Tokens: manager, Sessions: sessions}, Transports: r.pool,
+		Timeout: limit.target, RequestTimeout: limit.request,
+		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
+	})
+	r.services, r.entries = serve(engine.Services()), serve(engine.Entries())
+	r.client = &http.Client{
+		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100},
+		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
+	}
+	t.Cleanup(func() {
+		r.client.CloseIdleConnections()
+		r.services.Close()
+		r.entries.Close()
+		manager.Close()
+		sessions.Close()
+		r.pool.CloseIdleConnections()
+	})
+	return r
+}
+
+// serve starts a server that speaks HTTP/1.1 and HTTP/2 without TLS, as the gateway's ports do.
+func serve(h http.Handler) *httptest.Server {
+	s := httptest.NewUnstartedServer(h)
+	s.Config.Protocols = &http.Protocols{}
+	s.Config.Protocols.SetHTTP1(true)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
+	s.Start()
+	return s
+}
+
+// target starts an external system.
+func (r *rig) target(h http.HandlerFunc) *httptest.Server {
+	s := httptest.NewServer(h)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
+	r.t.Cleanup(s.Close)
+	return s
+}
+
+// application adds an Application with one service for each entry, of the entry's name.
+func (r *rig) application(name string, change func(*v1alpha1.ApplicationSpec), entries ...v1alpha1.Entry) {
+	app := v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}}
+	for _, e := range entries {
+		e.Type = v1alpha1.EntryTypeAPI
+		app.Spec.Services = append(app.Spec.Services, v1alpha1.Service{ID: "id-" + e.Name, Name: e.Name + "-name", DisplayName: e.Name, Entries: []v1alpha1.Entry{e}})
+	}
+	if change != nil {
+		change(&app.Spec)
+	}
+	r.applications = append(r.applications, app)
+	r.apply()
+}
+
+func (r *rig) secret(name string, data ...string) {
+	r.secrets[name] = map[string][]byte{}
+	for i := 0; i+1 < len(data); i += 2 {
+		r.secrets[name][data[i]] = []byte(data[i+1])
+	}
+	r.apply()
+}
+
+func (r *rig) apply() { r.snapshot.Store(routes.NewSnapshot(r.applications, r.secrets)) }
+
+func encode(s *v1alpha1.ApplicationSpec) { s.EncodeURL = true }
+
+func entry(name, target string) v1alpha1.Entry { return v1alpha1.Entry{Name: name, TargetURL: target} }
+
+func entryWith(name, target, kind, secretName, tokenURL string) v1alpha1.Entry {
+	e := entry(name, target)
+	e.Credentials = v1alpha1.Credentials{Type: kind, SecretName: secretName, AuthenticationURL: tokenURL}
+	return e
+}
+
+func entryCSRF(e v1alpha1.Entry, url string) v1alpha1.Entry {
+	e.Credentials.CSRFInfo = &v1alpha1.CSRFInfo{TokenEndpointURL: url}
+	return e
+}
+
+// answer is what a caller got.
+type answer struct {
+	Status int
+	Header http.Header
+	Body   string
+}
+
+func (r *rig) get(path string, header ...string) answer {
+	r.t.Helper()
+	return r.do(http.MethodGet, path, nil, header...)
+}
+
+func (r *rig) do(method, path string, body io.Reader, header ...string) answer {
+	r.t.Helper()
+	a, err := r.try(method, r.services.URL+path, body, header...)
+	if err != nil {
+		r.t.Fatalf("%s %s: %v", method, path, err)
+	}
+	return a
+}
+
+func (r *rig) try(method, url string, body io.Reader, header ...string) (answer, error) {
+	request, err := http.NewRequest(method, url, body)
+	if err != nil {
+		return answer{}, err
+	}
+	for i := 0; i+1 < len(header); i += 2 {
+		request.Header.Add(header[i], header[i+1])
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		return answer{}, err
+	}
+	defer response.Body.Close()
+	text, err := io.ReadAll(response.Body)
+	return answer{response.StatusCode, response.Header, string(text)}, err
+}
+
+// problem is the text of an error in the gateway's own shape.
+func (a answer) problem(t testing.TB) string {
+	t.Helper()
+	var body struct {
+		Code  int
+		Error string
+	}
+	if err := json.Unmarshal([]byte(a.Body), &body); err != nil {
+		t.Fatalf("%d %q is not an error of the gateway: %v", a.Status, a.Body, err)
+	}
+	if body.Code != a.Status || a.Header.Get("Content-Type") != "application/json;charset=UTF-8" || !strings.HasSuffix(a.Body, "}\n") {
+		t.Errorf("status %d, content type %q, body %q: not the shape of an error", a.Status, a.Header.Get("Content-Type"), a.Body)
+	}
+	return body.Error
+}
+
+// access waits for n access lines and returns the last.
+func (r *rig) access(n int) map[string]any {
+	r.t.Helper()
+	deadline := time.Now().Add(generous)
+	for {
+		lines := strings.Split(strings.TrimSpace(r.log.String()), "\n")
+		if len(lines) >= n && lines[0] != "" {
+			var m map[string]any
+			if err := json.Unmarshal([]byte(lines[n-1]), &m); err != nil {
+				r.t.Fatal(err)
+			}
+			return m
+		}
+		if time.Now().After(deadline) {
+			r.t.Fatalf("%d access lines, want %d", len(lines), n)
+		}
+		time.Sleep(5 * time.Millisecond)
+	}
+}

@@ -1,0 +1,269 @@
+package proxy_test
+
+import (
+	"bufio"
+	"context"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/coder/websocket"
+	"github.com/google/go-cmp/cmp"
+)
+
+func TestTheFirstEventOfAStreamArrivesBeforeTheStreamEnds(t *testing.T) {
+	r := newRig(t)
+	more := make(chan struct{})
+	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream")
+		fmt.Fprint(w, "data: 1\n\n")
+		_ = http.NewResponseController(w).Flush()
+		<-more
+		fmt.Fprint(w, "data: 2\n\n")
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	response, err := r.client.Get(r.services.URL + "/app/svc")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	reader := bufio.NewReader(response.Body)
+	line, err := reader.ReadString('\n')
+	close(more) // only now may the target go on
+	if err != nil || line != "data: 1\n" {
+		t.Fatalf("%q %v", line, err)
+	}
+	rest, err := io.ReadAll(reader)
+	if err != nil || string(rest) != "\ndata: 2\n\n" {
+		t.Errorf("%q %v", rest, err)
+	}
+}
+
+func TestAnEventStreamMayPauseLongerThanTheTimeout(t *testing.T) {
+	const timeout = 150 * time.Millisecond
+	r := newRig(t, timeouts{target: timeout, request: timeout})
+	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
+		fmt.Fprint(w, "data: 1\n\n")
+		_ = http.NewResponseController(w).Flush()
+		time.Sleep(4 * timeout) // the pause is what is tested
+		fmt.Fprint(w, "data: 2\n\n")
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	if a := r.get("/app/svc"); a.Body != "data: 1\n\ndata: 2\n\n" {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestARequestBodyReachesTheTargetWhileTheCallerStillSends(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(w http.ResponseWriter, q *http.Request) {
+		_ = http.NewResponseController(w).EnableFullDuplex()
+		line, err := bufio.NewReader(q.Body).ReadString('\n')
+		if err != nil {
+			t.Error(err)
+		}
+		fmt.Fprintf(w, "echo %s", line)
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	// HTTP/2 without TLS: both ways at once.
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols}
+	defer transport.CloseIdleConnections()
+	body, send := io.Pipe()
+	defer send.Close()
+	request, err := http.NewRequest(http.MethodPost, r.services.URL+"/app/svc", body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go fmt.Fprint(send, "hello\n")
+	response, err := transport.RoundTrip(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	line, err := bufio.NewReader(response.Body).ReadString('\n')
+	if err != nil || line != "echo hello\n" || response.ProtoMajor != 2 {
+		t.Errorf("%q %v over HTTP/%d", line, err, response.ProtoMajor)
+	}
+}
+
+func TestAWebSocketEchoesBothWays(t *testing.T) {
+	r := newRig(t, timeouts{target: 2 * time.Second, request: 2 * time.Second})
+	target := r.target(func(w http.ResponseWriter, q *http.Request) {
+		if user, password, ok := q.BasicAuth(); !ok || user != "u" || password != "p" {
+			w.WriteHeader(http.StatusForbidden)
+			return
+		}
+		conn, err := websocket.Accept(w, q, nil)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.CloseNow()
+		for {
+			kind, text, err := conn.Read(q.Context())
+			if err != nil {
+				return
+			}
+			if err := conn.Write(q.Context(), kind, text); err != nil {
+				return
+			}
+		}
+	})
+	r.secret("basic", "username", "u", "password", "p")
+	r.application("app", nil, entryWith("svc", target.URL, "Basic", "basic", ""))
+	ctx, cancel := context.WithTimeout(context.Background(), generous)
+	defer cancel()
+	conn, _, err := websocket.Dial(ctx, r.services.URL+"/app/svc/ws", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range 3 {
+		text := fmt.Sprint("message ", i)
+		if err := conn.Write(ctx, websocket.MessageText, []byte(text)); err != nil {
+			t.Fatal(err)
+		}
+		_, got, err := conn.Read(ctx)
+		if err != nil || string(got) != text {
+			t.Fatalf("%q %v", got, err)
+		}
+	}
+	if err := conn.Close(websocket.StatusNormalClosure, ""); err != nil {
+		t.Error(err)
+	}
+	if line := r.access(1); line["status"] != float64(http.StatusSwitchingProtocols) {
+		t.Errorf("%v", line)
+	}
+}
+
+func TestTrailersAndInformationalAnswersPass(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Link", "</style.css>; rel=preload")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Del("Link")
+		w.WriteHeader(123)
+		w.Header().Set("Trailer", "X-Announced")
+		io.WriteString(w, "body")
+		w.Header().Set("X-Announced", "a")
+		w.Header().Set(http.TrailerPrefix+"X-Unannounced", "u")
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	var mu sync.Mutex
+	early := map[int]string{}
+	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
+		mu.Lock()
+		defer mu.Unlock()
+		early[code] = header.Get("Link")
+		return nil
+	}}
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodGet, r.services.URL+"/app/svc", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response, err := r.client.Do(request)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer response.Body.Close()
+	body, err := io.ReadAll(response.Body)
+	if err != nil || string(body) != "body" || response.StatusCode != 200 {
+		t.Errorf("%d %q %v", response.StatusCode, body, err)
+	}
+	if diff := cmp.Diff(http.Header{"X-Announced": {"a"}, "X-Unannounced": {"u"}}, response.Trailer); diff != "" {
+		t.Error(diff)
+	}
+	mu.Lock()
+	defer mu.Unlock()
+	if diff := cmp.Diff(map[int]string{103: "</style.css>; rel=preload", 123: ""}, early); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestACallerWhoLeavesEndsTheTargetsWork(t *testing.T) {
+	r := newRig(t)
+	arrived, ended := make(chan struct{}), make(chan struct{})
+	target := r.target(func(_ http.ResponseWriter, q *http.Request) {
+		close(arrived)
+		<-q.Context().Done()
+		close(ended)
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	ctx, leave := context.WithCancel(context.Background())
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.services.URL+"/app/svc", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	go func() { <-arrived; leave() }()
+	if response, err := r.client.Do(request); err == nil {
+		response.Body.Close()
+		t.Error("an answer came")
+	}
+	select {
+	case <-ended:
+	case <-time.After(generous):
+		t.Fatal("the target goes on")
+	}
+	if line := r.access(1); line["source"] != "caller" || line["status"] != float64(499) {
+		t.Errorf("%v", line)
+	}
+}
+
+func TestATargetThatBreaksOffIsVisibleToTheCaller(t *testing.T) {
+	for _, length := range []string{"", "Content-Length: 100\r\n"} {
+		r := newRig(t)
+		target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+			conn, _, err := http.NewResponseController(w).Hijack()
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if length == "" {
+				fmt.Fprint(conn, "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n")
+			} else {
+				fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\n%s\r\nbegin", length)
+			}
+			conn.Close()
+		})
+		r.application("app", nil, entry("svc", target.URL))
+		if a, err := r.try("GET", r.services.URL+"/app/svc", nil); err == nil {
+			t.Errorf("the caller takes %q for the whole answer", a.Body)
+		}
+		if line := r.access(1); line["aborted"] != true || line["source"] != "target" {
+			t.Errorf("%v", line)
+		}
+	}
+}
+
+func TestAHeadRequestAndAnUncompressedAnswerStayAsTheyAre(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Content-Length", "10")
+		w.Header().Set("X-Seen", fmt.Sprint(q.Header["Accept-Encoding"], q.Header["User-Agent"]))
+		w.WriteHeader(200)
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(generous))
+	fmt.Fprint(conn, "HEAD /app/svc HTTP/1.1\r\nHost: g\r\nConnection: close\r\n\r\n")
+	text, err := io.ReadAll(conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if s := string(text); !strings.Contains(s, "Content-Length: 10\r\n") || !strings.Contains(s, "X-Seen: [] []\r\n") {
+		t.Error(s)
+	}
+}
