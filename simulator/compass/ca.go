@@ -22,10 +22,17 @@ import (
 )
 
 const (
-	// caValidity outlives any test that lets years pass.
+	// caValidity of the Connector's CA outlives any test that lets years pass.
 	caValidity = 20 * 365 * 24 * time.Hour
 	// caBackdate lets clocks of clients be late.
 	caBackdate = 24 * time.Hour
+)
+
+// The servers' own certificates are valid at any time that a test may invent:
+// the clock of Compass and that of a client need not be the same.
+var (
+	serverNotBefore = time.Date(2000, 1, 1, 0, 0, 0, 0, time.UTC)
+	serverNotAfter  = time.Date(2199, 12, 31, 0, 0, 0, 0, time.UTC)
 )
 
 // authority is a CA with the certificates it trusts: its own and, after a
@@ -37,14 +44,14 @@ type authority struct {
 	trusted []*x509.Certificate
 }
 
-func newAuthority(subject pkix.Name, key crypto.Signer, now time.Time) (*authority, error) {
+func newAuthority(subject pkix.Name, key crypto.Signer, notBefore, notAfter time.Time) (*authority, error) {
 	serial, err := rand.Int(rand.Reader, new(big.Int).Lsh(big.NewInt(1), 127))
 	if err != nil {
 		return nil, err
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: subject,
-		NotBefore: now.Add(-caBackdate), NotAfter: now.Add(caValidity),
+		NotBefore: notBefore, NotAfter: notAfter,
 		IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}
@@ -66,16 +73,16 @@ func newClientCA(now time.Time) (*authority, error) {
 	if err != nil {
 		return nil, err
 	}
-	return newAuthority(pkix.Name{CommonName: "compass-connector-ca", Organization: []string{"Org"}, Country: []string{"DE"}}, key, now)
+	return newAuthority(pkix.Name{CommonName: "compass-connector-ca", Organization: []string{"Org"}, Country: []string{"DE"}}, key, now.Add(-caBackdate), now.Add(caValidity))
 }
 
 // newServerCA makes the CA of the servers' own certificates.
-func newServerCA(now time.Time) (*authority, error) {
+func newServerCA(time.Time) (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	return newAuthority(pkix.Name{CommonName: "compass-edge-ca", Organization: []string{"Edge"}}, key, now)
+	return newAuthority(pkix.Name{CommonName: "compass-edge-ca", Organization: []string{"Edge"}}, key, serverNotBefore, serverNotAfter)
 }
 
 func (a *authority) pool() *x509.CertPool {
@@ -89,7 +96,7 @@ func (a *authority) pool() *x509.CertPool {
 func (a *authority) certPEM() []byte { return encodePEM("CERTIFICATE", a.cert.Raw) }
 
 // serverCertificate signs a certificate for host and the loopback names.
-func (a *authority) serverCertificate(host string, now time.Time) (*tls.Certificate, error) {
+func (a *authority) serverCertificate(host string) (*tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
@@ -100,7 +107,7 @@ func (a *authority) serverCertificate(host string, now time.Time) (*tls.Certific
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: host},
-		NotBefore: now.Add(-caBackdate), NotAfter: a.cert.NotAfter,
+		NotBefore: serverNotBefore, NotAfter: serverNotAfter,
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth},
 		DNSNames:    []string{"localhost"},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1), net.IPv6loopback},

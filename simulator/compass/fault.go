@@ -2,6 +2,7 @@ package compass
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -146,9 +147,12 @@ func (f Fault) validate() error {
 	if f.Operation != "" && !slices.Contains(operations, f.Operation) {
 		p.add("operation", "%q is none of %s", f.Operation, strings.Join(operations, ", "))
 	}
-	for field, n := range map[string]int{"skip": f.Skip, "count": f.Count, "bytes": f.Bytes} {
-		if n < 0 {
-			p.add(field, "%d: want 0 or more", n)
+	for _, number := range []struct {
+		field string
+		n     int
+	}{{"skip", f.Skip}, {"count", f.Count}, {"bytes", f.Bytes}} {
+		if number.n < 0 {
+			p.add(number.field, "%d: want 0 or more", number.n)
 		}
 	}
 	if f.Status != 0 && (f.Status < 200 || f.Status > 599) {
@@ -160,8 +164,9 @@ func (f Fault) validate() error {
 			continue
 		}
 		known = true
-		for name, set := range f.set() {
-			switch {
+		settings := f.set()
+		for _, name := range slices.Sorted(maps.Keys(settings)) {
+			switch set := settings[name]; {
 			case set && !slices.Contains(kind.Settings, name):
 				p.add(name, "means nothing to a fault of kind %s", f.Kind)
 			case !set && slices.Contains(kind.Required, name):

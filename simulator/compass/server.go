@@ -122,7 +122,7 @@ func (s *Server) load(seed Seed) error {
 }
 
 func (s *Server) setServerCA(ca *authority) error {
-	cert, err := ca.serverCertificate(s.host, s.now())
+	cert, err := ca.serverCertificate(s.host)
 	if err != nil {
 		return err
 	}
@@ -301,3 +301,9 @@ func (s *Server) ServerCA() []byte { return s.serverCA.Load().certPEM() }
 
 // Admin is the administrator's side.
 func (s *Server) Admin() *Admin { return &Admin{s} }
+
+func (s *Server) idleConnections() int {
+	s.idleMu.Lock()
+	defer s.idleMu.Unlock()
+	return len(s.idle)
+}
