@@ -79,11 +79,12 @@ func (c *client) do(ctx context.Context, req *genqlient.Request, resp *genqlient
 	if int64(len(raw)) > o.MaxResponseBytes {
 		return fail(TooLarge, fmt.Errorf("more than %d bytes", o.MaxResponseBytes))
 	}
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return fail(Malformed, fmt.Errorf("broke off after %d bytes", len(raw)))
-	}
 	if err != nil {
-		return fail(kindOfTransport(ctx, err), withoutURL(err))
+		kind := kindOfTransport(ctx, err)
+		if kind == Unreachable { // it was reached: there is a status
+			kind = Malformed
+		}
+		return fail(kind, fmt.Errorf("broke off after %d bytes: %w", len(raw), withoutURL(err)))
 	}
 
 	a := answer{Data: data{target: resp.Data}}

@@ -288,17 +288,19 @@ func TestAnAnswerIsWholeOrAnError(t *testing.T) {
 		"no answer": {func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, graphql.Unreachable},
 	}
 	for name, test := range tests {
-		t.Run(name, func(t *testing.T) {
-			server := serve(t, test.handler, nil)
-			// An empty root pool would not do: the redirect must fail because it is not followed, not for want of trust.
-			pool, _ := rootsOf(server)
-			pool.AddCert(elsewhere.Certificate())
-			transport := transportTo(t, server, func(o *graphql.Options) { o.RootCAs, o.MaxResponseBytes = pool, limit })
-			_, err := ping(t.Context(), transport, server.URL, nil)
-			if graphql.KindOf(err) != test.want || (err == nil) != (test.want == "") {
-				t.Errorf("got %v, want kind %q", err, test.want)
-			}
-		})
+		for _, http2 := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, HTTP/2 %v", name, http2), func(t *testing.T) {
+				server := serve(t, test.handler, func(s *httptest.Server) { s.EnableHTTP2 = http2 })
+				// An empty root pool would not do: the redirect must fail because it is not followed, not for want of trust.
+				pool, _ := rootsOf(server)
+				pool.AddCert(elsewhere.Certificate())
+				transport := transportTo(t, server, func(o *graphql.Options) { o.RootCAs, o.MaxResponseBytes = pool, limit })
+				_, err := ping(t.Context(), transport, server.URL, nil)
+				if graphql.KindOf(err) != test.want || (err == nil) != (test.want == "") {
+					t.Errorf("got %v, want kind %q", err, test.want)
+				}
+			})
+		}
 	}
 	if followed {
 		t.Error("a redirect was followed")
