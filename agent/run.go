@@ -191,7 +191,7 @@ func (o Options) reconciler(mgr manager.Manager, c *compass, log *slog.Logger) *
 		},
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Compass: c,
 		Syncer: applications{&sync.Syncer{
-			Client: mgr.GetClient(), Reader: mgr.GetClient(), Namespace: o.IntegrationNamespace, GatewayURL: o.GatewayURL,
+			Client: mgr.GetClient(), Reader: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.IntegrationNamespace, GatewayURL: o.GatewayURL,
 			SkipVerify: o.SkipAppsTLSVerify, Recorder: recorder, Log: log,
 		}},
 		Writer:  &status.Writer{Client: mgr.GetClient(), Recorder: recorder, Metrics: c.metrics},

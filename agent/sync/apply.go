@@ -36,7 +36,10 @@ func writeFailed(what string, err error) *stepError {
 }
 
 // secretFailed leaves the API server's message out: it may repeat what it was sent.
-func secretFailed(what string, err error) *stepError {
+func secretFailed(what string, err error) error {
+	if err == nil {
+		return nil
+	}
 	reason := apierrors.ReasonForError(err)
 	switch {
 	case reason != metav1.StatusReasonUnknown:
@@ -58,13 +61,13 @@ func (a *applier) step(ctx context.Context, step Step) error {
 	}
 	app, err := a.write(ctx, step)
 	if app == nil {
-		a.log.Warn("Application could not be written", "application", step.Name, "id", step.ID, "error", err)
+		a.log.WarnContext(ctx, "Application could not be written", "application", step.Name, "id", step.ID, "error", err)
 		return err
 	}
 	synchronized, credentials := step.Synchronized, step.CredentialsReady
 	var failed *stepError
 	if errors.As(err, &failed) {
-		a.log.Warn("Application could not be brought into place", "application", step.Name, "id", step.ID, "error", err)
+		a.log.WarnContext(ctx, "Application could not be brought into place", "application", step.Name, "id", step.ID, "error", err)
 		synchronized = Verdict{metav1.ConditionFalse, failed.reason, failed.Error()}
 		if failed.secrets {
 			credentials = Verdict{metav1.ConditionFalse, ReasonSecretNotWritten, failed.Error()}
@@ -83,29 +86,24 @@ type written struct {
 }
 
 // write brings Application and Secrets into place: what is new before the Application that names it, what is obsolete
-// after it. It returns nil only if there is no Application.
+// after it. It returns nil only if there is no Application that it may write.
 func (a *applier) write(ctx context.Context, step Step) (*written, error) {
-	app := &written{name: step.Name}
+	var app *written
 	update := step.Action == Update
 	if step.Action == Create {
-		created := step.Wanted.DeepCopy()
-		// Secrets can only name their owner once that has a UID. Until they are there, nothing is offered.
-		if update = len(step.Secrets) > 0; update {
-			created.Spec.Services = nil
+		created, existed, err := a.createApplication(ctx, step)
+		if err != nil {
+			return nil, err
 		}
-		a.writes.Add(1)
-		if err := a.Create(ctx, created, client.FieldOwner(FieldOwner)); err != nil {
-			return nil, writeFailed("creating Application "+step.Name, err)
-		}
-		app.uid, app.generation, app.object = created.UID, created.Generation, created
-		a.log.Info("Application created", "application", step.Name, "id", step.ID)
+		app, update = created, existed || len(step.Secrets) > 0
 	} else {
-		app.uid, app.generation, app.object = step.Observed.UID, step.Observed.Generation, step.Observed
-		app.status = step.Observed.Status
+		app = &written{
+			name: step.Name, uid: step.Observed.UID, generation: step.Observed.Generation, status: step.Observed.Status, object: step.Observed,
+		}
 	}
 
-	for _, s := range step.Secrets {
-		if err := a.bringSecret(ctx, app, s); err != nil {
+	for i := range step.Secrets {
+		if err := a.bringSecret(ctx, app, &step.Secrets[i]); err != nil {
 			return app, err
 		}
 	}
@@ -114,7 +112,7 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 			return app, err
 		}
 		if step.Action == Update {
-			a.log.Info("Application updated", "application", step.Name, "id", step.ID, "changes", step.Changes)
+			a.log.InfoContext(ctx, "Application updated", "application", step.Name, "id", step.ID, "changes", step.Changes)
 		}
 	}
 	for _, s := range step.Secrets {
@@ -123,6 +121,31 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 		}
 	}
 	return app, nil
+}
+
+// createApplication creates an Application, or finds one that the plan could not see.
+func (a *applier) createApplication(ctx context.Context, step Step) (app *written, existed bool, err error) {
+	created := step.Wanted.DeepCopy()
+	// Secrets can only name their owner once that has a UID. Until they are there, nothing is offered.
+	if len(step.Secrets) > 0 {
+		created.Spec.Services = nil
+	}
+	what := "creating Application " + step.Name
+	a.writes.Add(1)
+	err = a.Create(ctx, created, client.FieldOwner(FieldOwner))
+	if apierrors.IsAlreadyExists(err) {
+		existed, created = true, &v1alpha1.Application{}
+		if err = a.live.Get(ctx, client.ObjectKey{Name: step.Name}, created); err == nil && !adoptable(created, step.ID) {
+			return nil, false, &stepError{reason: ReasonNameTaken, err: errors.New(nameTaken(step.Name))}
+		}
+	}
+	if err != nil {
+		return nil, false, writeFailed(what, err)
+	}
+	if !existed {
+		a.log.InfoContext(ctx, "Application created", "application", step.Name, "id", step.ID)
+	}
+	return &written{name: step.Name, uid: created.UID, generation: created.Generation, status: created.Status, object: created}, existed, nil
 }
 
 // applySpec writes the fields that are managed. The UID keeps the request from creating an Application that somebody
@@ -168,33 +191,57 @@ func toUnstructured(value any) (any, error) {
 }
 
 // bringSecret writes what a Secret has to hold. Keys that are too many stay until the Application is written.
-func (a *applier) bringSecret(ctx context.Context, app *written, step SecretStep) error {
+func (a *applier) bringSecret(ctx context.Context, app *written, step *SecretStep) error {
 	what := "writing Secret " + a.namespace + "/" + step.Name
+	if step.Action == Create {
+		// Create refuses what exists, so that nothing that the plan could not see is written over.
+		err := a.createSecret(ctx, app, step)
+		if !apierrors.IsAlreadyExists(err) {
+			return secretFailed(what, err)
+		}
+		if err := a.findSecret(ctx, app, step); err != nil {
+			return err
+		}
+	}
 	switch step.Action {
 	case Replace:
 		a.writes.Add(1)
-		if err := client.IgnoreNotFound(a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})); err != nil {
+		err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
+		if client.IgnoreNotFound(err) != nil {
 			return secretFailed(what, err)
 		}
-		fallthrough
-	case Create:
-		// Create refuses what exists: a Secret of that name is somebody else's.
-		a.writes.Add(1)
-		err := a.Create(ctx, newSecret(a.namespace, app, step), client.FieldOwner(FieldOwner))
-		if apierrors.IsAlreadyExists(err) {
-			return &stepError{reason: ReasonSecretTaken, secrets: true, err: errors.New(secretTaken(a.namespace, step.Name, app.name))}
-		}
-		if err != nil {
-			return secretFailed(what, err)
-		}
+		return secretFailed(what, a.createSecret(ctx, app, step))
 	case Update:
 		if len(step.Changes) == len(step.Stale) {
 			return nil
 		}
 		a.writes.Add(1)
-		if err := a.Apply(ctx, client.ApplyConfigurationFromUnstructured(secretApply(a.namespace, app, step)), client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
-			return secretFailed(what, err)
-		}
+		return secretFailed(what, a.Apply(ctx, client.ApplyConfigurationFromUnstructured(secretApply(a.namespace, app, *step)), client.FieldOwner(FieldOwner), client.ForceOwnership))
+	}
+	return nil
+}
+
+func (a *applier) createSecret(ctx context.Context, app *written, step *SecretStep) error {
+	a.writes.Add(1)
+	return a.Create(ctx, newSecret(a.namespace, app, *step), client.FieldOwner(FieldOwner))
+}
+
+// findSecret decides what to do with a Secret that the plan could not see: as the plan would have done.
+func (a *applier) findSecret(ctx context.Context, app *written, step *SecretStep) error {
+	have := &corev1.Secret{}
+	if err := a.live.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: step.Name}, have); err != nil {
+		return secretFailed("reading Secret "+a.namespace+"/"+step.Name, err)
+	}
+	owner := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: app.name, UID: app.uid}}
+	step.Observed = have
+	switch {
+	case owns(owner, have):
+		step.Action = Update
+		step.Changes, step.Stale = secretChanges(have, wantedSecret{bundleID: step.BundleID, data: step.Data})
+	case orphaned(app.name, have):
+		step.Action = Replace
+	default:
+		return &stepError{reason: ReasonSecretTaken, secrets: true, err: errors.New(secretTaken(a.namespace, step.Name, app.name))}
 	}
 	return nil
 }
@@ -248,9 +295,7 @@ func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
 	case step.Action == Delete:
 		a.writes.Add(1)
 		err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
-		if client.IgnoreNotFound(err) != nil {
-			return secretFailed(what, err)
-		}
+		return secretFailed(what, client.IgnoreNotFound(err))
 	case len(step.Stale) > 0:
 		operations := []map[string]string{{"op": "test", "path": "/metadata/uid", "value": string(step.Observed.UID)}}
 		for _, key := range step.Stale { // keys of Secrets have no character that a JSON pointer escapes
@@ -262,9 +307,7 @@ func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
 		}
 		target := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: step.Name, Namespace: a.namespace}}
 		a.writes.Add(1)
-		if err := a.Patch(ctx, target, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
-			return secretFailed(what, err)
-		}
+		return secretFailed(what, a.Patch(ctx, target, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldOwner)))
 	}
 	return nil
 }
@@ -275,9 +318,9 @@ func (a *applier) deleteApplication(ctx context.Context, step Step) error {
 	a.writes.Add(1)
 	err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
 	if client.IgnoreNotFound(err) != nil {
-		a.log.Warn("Application could not be deleted", "application", step.Name, "id", step.ID, "error", err)
+		a.log.WarnContext(ctx, "Application could not be deleted", "application", step.Name, "id", step.ID, "error", err)
 		return writeFailed("deleting Application "+step.Name, err)
 	}
-	a.log.Info("Application deleted", "application", step.Name, "id", step.ID, "why", step.Changes)
+	a.log.InfoContext(ctx, "Application deleted", "application", step.Name, "id", step.ID, "why", step.Changes)
 	return nil
 }

@@ -182,8 +182,7 @@ func (p *planner) application(app director.Application, name string) *Failure {
 	p.claimed[name] = true
 	existing := p.byName[name]
 	if existing != nil && !adoptable(existing, app.ID) {
-		return &Failure{app.ID, app.Name, ReasonNameTaken, fmt.Sprintf(
-			"there is an Application %q that does not come from Compass; rename or delete one of the two", name)}
+		return &Failure{app.ID, app.Name, ReasonNameTaken, nameTaken(name)}
 	}
 
 	w := mapApplication(name, app, existing, p.settings.GatewayURL, p.settings.SkipVerify)
@@ -211,6 +210,10 @@ func (p *planner) application(app director.Application, name string) *Failure {
 	}
 	p.plan.Steps = append(p.plan.Steps, step)
 	return nil
+}
+
+func nameTaken(name string) string {
+	return fmt.Sprintf("there is an Application %q that does not come from Compass; rename or delete one of the two", name)
 }
 
 // fail records a failure. The Application that stands for the system, by name or by id, is not absent: it stays, and

@@ -2,6 +2,7 @@ package sync
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,9 @@ import (
 
 // eventAction is what events say was being done.
 const eventAction = "Sync"
+
+// maxNote is the longest note in bytes that the API server takes.
+const maxNote = 1024
 
 // status writes the agent's two conditions, if they differ from what is there. The gateway's stays the gateway's: each
 // writer applies its own.
@@ -90,5 +94,5 @@ func (a *applier) event(app *written, before *metav1.Condition, now metav1.Condi
 		}
 		kind = corev1.EventTypeNormal
 	}
-	a.recorder.Eventf(app.object, nil, kind, now.Reason, eventAction, "%s", now.Message)
+	a.recorder.Eventf(app.object, nil, kind, now.Reason, eventAction, "%s", strings.ToValidUTF8(cut(now.Message, maxNote), ""))
 }

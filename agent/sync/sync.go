@@ -39,8 +39,11 @@ type Syncer struct {
 	// Client writes. Its scheme must know Secrets and Applications.
 	Client client.Client
 	// Reader reads: the API server, or a cache that holds all Applications and, of Namespace, at least the Secrets with
-	// the labels app and bundleId. A cache that lags costs a repeated write, nothing else.
+	// the labels app and bundleId.
 	Reader client.Reader
+	// Live reads from the API server what Reader does not show and that yet is there: a cache lags, and does not hold
+	// the Secrets of others. Nil means Reader.
+	Live client.Reader
 	// Namespace of the Secrets.
 	Namespace string
 	// GatewayURL is the prefix of the URLs under which workloads call APIs.
@@ -113,7 +116,10 @@ func (s *Syncer) plan(ctx context.Context, snap director.Snapshot) (Plan, error)
 }
 
 func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
-	a := &applier{Client: s.Client, namespace: s.Namespace, clock: s.Clock, recorder: s.Recorder, log: s.Log}
+	a := &applier{Client: s.Client, live: s.Live, namespace: s.Namespace, clock: s.Clock, recorder: s.Recorder, log: s.Log}
+	if a.live == nil {
+		a.live = s.Reader
+	}
 	if a.clock == nil {
 		a.clock = clock.RealClock{}
 	}
@@ -186,6 +192,7 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 // applier does the steps of one plan.
 type applier struct {
 	client.Client
+	live      client.Reader
 	namespace string
 	clock     clock.PassiveClock
 	recorder  Recorder

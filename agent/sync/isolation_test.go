@@ -1,0 +1,229 @@
+package sync
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+
+	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/graphql/director"
+)
+
+func TestAnApplicationDeletedDuringASyncIsNotCreatedByTheWayWithoutItsFields(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	system := shop()
+	system.Description = "new"
+	c.before = func(write string) error {
+		if write == "apply application mp-shop" {
+			return c.Delete(t.Context(), c.application("mp-shop"))
+		}
+		return nil
+	}
+	result, _ := c.sync(whole(system))
+	if len(result.Failures) != 1 || result.Failures[0].Reason != ReasonWriteFailed {
+		t.Errorf("result %+v", result)
+	}
+	if names := c.applicationNames(); len(names) != 0 {
+		t.Errorf("there is %v", names)
+	}
+	c.before = nil
+	c.sync(whole(system))
+	if app := c.application("mp-shop"); app.Spec.EncodeURL || c.secret(shopSecret).OwnerReferences[0].UID != app.UID {
+		t.Errorf("spec %+v", app.Spec)
+	}
+}
+
+func TestAForeignSecretIsNeverTouched(t *testing.T) {
+	c := newCluster(t)
+	foreign := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Name: "cluster-client-certificates", Namespace: c.namespace, Labels: map[string]string{"app": "mp-shop", "bundleId": bundle1}},
+		Data:       map[string][]byte{"key": []byte("k")},
+	}
+	c.must(c.Create(t.Context(), foreign))
+	crafted := &v1alpha1.Application{
+		ObjectMeta: metav1.ObjectMeta{Name: "mp-shop", Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}},
+		Spec: v1alpha1.ApplicationSpec{
+			CompassMetadata: &v1alpha1.CompassMetadata{ApplicationID: "x", Authentication: v1alpha1.Authentication{ClientIDs: []string{}}},
+			Services: []v1alpha1.Service{{ID: bundle1, Name: "n", DisplayName: "d", Entries: []v1alpha1.Entry{{
+				Type: "API", TargetURL: "https://x", RequestParametersSecretName: foreign.Name,
+				Credentials: v1alpha1.Credentials{Type: "Basic", SecretName: foreign.Name},
+			}}}},
+		},
+	}
+	c.must(c.Create(t.Context(), crafted))
+
+	// Written over, then deleted: both look at the Secret that the Application names.
+	c.sync(whole(shop()))
+	for range 3 {
+		c.sync(whole())
+	}
+	if names := c.applicationNames(); len(names) != 0 {
+		t.Errorf("there is %v", names)
+	}
+	got := c.secret(foreign.Name)
+	if diff := cmp.Diff(foreign, got); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASecretThatStandsInTheWayIsReportedAndLeftAlone(t *testing.T) {
+	c := newCluster(t)
+	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: shopSecret, Namespace: c.namespace}, Data: map[string][]byte{"key": []byte("k")}}
+	c.must(c.Create(t.Context(), foreign))
+	other := director.Application{ID: "z", Name: "Other"}
+	result, _ := c.sync(whole(shop(), other))
+	message := "there is a Secret " + c.namespace + "/" + shopSecret + " that does not belong to Application mp-shop; it is left alone: delete or rename it"
+	want := Result{Total: 2, Synced: 1, Failed: 1, Created: 1, Writes: result.Writes,
+		Failures: []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonSecretTaken, Message: message}}}
+	if diff := cmp.Diff(want, result); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff(foreign, c.secret(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+	app := c.application("mp-shop")
+	if len(app.Spec.Services) != 0 {
+		t.Errorf("services are offered whose credentials are somebody else's: %+v", app.Spec.Services)
+	}
+	if diff := cmp.Diff(map[string]string{"Synchronized": "False/SecretTaken at 1", "CredentialsReady": "False/SecretNotWritten at 1"}, conditions(app)); diff != "" {
+		t.Error(diff)
+	}
+
+	c.must(c.Delete(t.Context(), foreign))
+	if result, _ := c.sync(whole(shop(), other)); result.Synced != 2 {
+		t.Errorf("result %+v", result)
+	}
+	if got := conditions(c.application("mp-shop"))["Synchronized"]; got != "True/UpToDate at 2" {
+		t.Errorf("Synchronized=%s", got)
+	}
+}
+
+func TestBadSystemsDoNotKeepOthersFromBeingSynced(t *testing.T) {
+	c := newCluster(t)
+	byHand := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand"}, Spec: v1alpha1.ApplicationSpec{Description: "mine"}}
+	c.must(c.Create(t.Context(), byHand))
+	long := director.Application{ID: "5", Name: strings.Repeat("x", 60) + " longer than a label", Bundles: withAuth(basic("p")).Bundles}
+	snap := whole(
+		director.Application{ID: "1", Name: "Good"}, director.Application{ID: "2", Name: "GOOD"},
+		director.Application{ID: "3", Name: strings.Repeat("x", 300)}, director.Application{ID: "4", Name: "by hand"}, long,
+	)
+	result, _ := c.sync(snap)
+	var failures []string
+	for _, f := range result.Failures {
+		failures = append(failures, f.ID+" "+f.Reason)
+	}
+	if diff := cmp.Diff([]string{"2 DuplicateName", "3 InvalidName", "4 NameTaken"}, failures); diff != "" {
+		t.Error(diff)
+	}
+	if result.Total != 5 || result.Synced != 2 || result.Failed != 3 || result.Created != 2 {
+		t.Errorf("result %+v", result)
+	}
+	longName := normalizeApplicationName(long.Name)
+	if diff := cmp.Diff([]string{"mp-by-hand", "mp-good", longName}, c.applicationNames()); diff != "" {
+		t.Error(diff)
+	}
+	if s := c.secret(credentialsSecretName(longName, bundle1)); s.Labels["app"] != labelValue(longName) || len(s.Labels["app"]) > 63 {
+		t.Errorf("labels %v", s.Labels)
+	}
+	if diff := cmp.Diff(byHand.Spec, c.application("mp-by-hand").Spec); diff != "" {
+		t.Error(diff)
+	}
+	if _, writes := c.sync(snap); len(writes) != 0 {
+		t.Errorf("a quiet sync writes %v", writes)
+	}
+}
+
+func TestARefusedWriteIsReportedWithoutSecretsAndRepairedLater(t *testing.T) {
+	for _, test := range []struct{ name, write, reason, credentials string }{
+		{"a Secret", "create secret " + shopSecret, "writing Secret %s/" + shopSecret + ": the API server answers InternalError", "False/SecretNotWritten"},
+		{"the Application", "apply application mp-shop", "writing Application mp-shop: Internal error occurred: canary", "True/Stored"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c := newCluster(t)
+			c.before = func(write string) error {
+				if write == test.write {
+					return apierrors.NewInternalError(errors.New("canary"))
+				}
+				return nil
+			}
+			snap := whole(shop(), director.Application{ID: "z", Name: "Other"})
+			result, _ := c.sync(snap)
+			message := test.reason
+			if strings.Contains(message, "%s") {
+				message = fmt.Sprintf(message, c.namespace)
+			}
+			want := []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonWriteFailed, Message: message}}
+			if diff := cmp.Diff(want, result.Failures); diff != "" || result.Synced != 1 {
+				t.Errorf("result %+v\n%s", result, diff)
+			}
+			if diff := cmp.Diff(map[string]string{"Synchronized": "False/WriteFailed at 1", "CredentialsReady": test.credentials + " at 1"}, conditions(c.application("mp-shop"))); diff != "" {
+				t.Error(diff)
+			}
+			c.before = nil
+			if result, _ := c.sync(snap); result.Synced != 2 {
+				t.Errorf("result %+v", result)
+			}
+		})
+	}
+}
+
+func TestMoreFailuresThanTheStatusHoldsAreCountedAll(t *testing.T) {
+	c := newCluster(t)
+	var all []director.Application
+	for i := range 60 {
+		all = append(all, director.Application{ID: fmt.Sprintf("%03d", i), Name: "Same"})
+	}
+	result, _ := c.sync(whole(all...))
+	if len(result.Failures) != MaxFailures || result.Failed != 59 || result.Synced != 1 {
+		t.Errorf("%d listed, %d failed, %d synced", len(result.Failures), result.Failed, result.Synced)
+	}
+}
+
+// A cache that lags shows neither the Application nor the Secrets that the sync before wrote.
+func TestWhatACacheDoesNotShowYetIsFoundAtTheServer(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(withAuth(basic("p"))))
+	byHand := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand"}}
+	c.must(c.Create(t.Context(), byHand))
+
+	c.syncer.Live = c.syncer.Reader
+	c.syncer.Reader = interceptor.NewClient(c.Client.(client.WithWatch), interceptor.Funcs{
+		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return nil },
+	})
+	oauth := director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}
+	result, _ := c.sync(whole(withAuth(oauth), director.Application{ID: "x", Name: "By hand"}))
+	want := []compassv1alpha1.FailedApplication{{ID: "x", Name: "By hand", Reason: ReasonNameTaken, Message: nameTaken("mp-by-hand")}}
+	if diff := cmp.Diff(want, result.Failures); diff != "" || result.Synced != 1 {
+		t.Errorf("result %+v\n%s", result, diff)
+	}
+	if got := c.application("mp-shop").Spec.Services[0].Entries[0].Credentials.Type; got != "OAuth" {
+		t.Errorf("type %q", got)
+	}
+	if diff := cmp.Diff(map[string]string{"clientId": "c", "clientSecret": "s"}, c.data(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+
+	// A Secret that a former Application of that name left over.
+	left := c.secret(shopSecret).DeepCopy()
+	c.must(c.Delete(t.Context(), left))
+	left.ObjectMeta = metav1.ObjectMeta{Name: left.Name, Namespace: left.Namespace, Labels: left.Labels, OwnerReferences: left.OwnerReferences}
+	left.OwnerReferences[0].UID = byHand.UID
+	c.must(c.Create(t.Context(), left))
+	if result, _ := c.sync(whole(withAuth(oauth))); result.Synced != 1 {
+		t.Errorf("result %+v", result)
+	}
+	if diff := cmp.Diff(owner(c.application("mp-shop")), c.secret(shopSecret).OwnerReferences); diff != "" {
+		t.Error(diff)
+	}
+}
