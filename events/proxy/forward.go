@@ -85,6 +85,8 @@ func (h *Handler) clean(header http.Header, peer string) {
 			normal == "x-forwarded-client-cert", normal == "client-cert", normal == "client-cert-chain",
 			// Named header fields would be removed further on, among them an event's attributes.
 			normal == "connection",
+			// We have the whole body already.
+			normal == "expect",
 			// Credentials that are meant for us, not for the publisher.
 			!h.Compatible && (normal == "authorization" || normal == "cookie"):
 			delete(header, name)

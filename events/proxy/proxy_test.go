@@ -246,7 +246,7 @@ func TestWhatThePublisherSees(t *testing.T) {
 				"Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "X-B3-Traceid", "80f198ee56343ba864fe8b2a57d3eff7", "X-Request-Id", "r",
 				"X-Forwarded-For", "192.0.2.1", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "gateway.example.com", "Forwarded", "for=192.0.2.1",
 				"Authorization", "Bearer x", "Cookie", "a=b", "Connection", "Ce-Source, Traceparent", "Client-Cert", ":x:", "Client-Cert-Chain", ":x:",
-				"X-Verified-Application", "victim", "X-Verified-Certificate", "x", "X-Verified-Other", "x", "X_verified_application", "victim", "X_forwarded_client_cert", "x",
+				"X-Verified-Application", "victim", "X-Verified-Certificate", "x", "X-Verified-Other", "x", "Expect", "100-continue", "X_verified_application", "victim", "X_forwarded_client_cert", "x",
 				"User-Agent", "shop/1"), "1",
 			seen{Method: "POST", Target: "/publish", Header: http.Header{
 				"Ce-Specversion": {"1.0"}, "Ce-Id": {"7"}, "Ce-Source": {"test-application"}, "Ce-Type": {"order.created.v1"}, "Content-Type": {"application/json"}, "Content-Length": {"1"},
