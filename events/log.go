@@ -1,6 +1,7 @@
 package events
 
 import (
+	"flag"
 	"io"
 	"log/slog"
 	"strings"
@@ -23,6 +24,15 @@ func (o *Options) newLog(w io.Writer) *slog.Logger {
 		return slog.New(slog.NewTextHandler(w, opts))
 	}
 	return slog.New(slog.NewJSONHandler(w, opts))
+}
+
+// LogValue prints the options by the names of their flags.
+func (o Options) LogValue() slog.Value {
+	fs := flag.NewFlagSet("", flag.ContinueOnError)
+	o.BindFlags(fs)
+	var attrs []slog.Attr
+	fs.VisitAll(func(f *flag.Flag) { attrs = append(attrs, slog.String(f.Name, f.Value.String())) })
+	return slog.GroupValue(attrs...)
 }
 
 // adopt sends what Kubernetes libraries log to the same place. It sets process-wide state, so only Execute calls it.

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/events/proxy"
 	"github.com/application-connector/application-connector/version"
@@ -54,6 +55,9 @@ type Options struct {
 
 	LogFormat string
 	LogLevel  string
+
+	// Clock times the drain delay; nil means the real clock.
+	Clock clock.Clock
 }
 
 // NewOptions returns the defaults.
@@ -100,8 +104,11 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.DurationVar(&o.ShutdownTimeout, "shutdownTimeout", o.ShutdownTimeout, "after the drain delay: longest wait for requests in flight")
 }
 
-// Complete takes over the environment.
+// Complete takes over the environment and fills in what can't be a flag.
 func (o *Options) Complete(lookup func(string) (string, bool)) {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
 	if v, ok := lookup(EnvLogFormat); ok && v != "" {
 		o.LogFormat = v
 	}

@@ -88,7 +88,7 @@ type Server struct {
 	log          *slog.Logger
 }
 
-// Start listens and returns; the server ends when ctx does. Options must have passed Validate.
+// Start listens and returns; the server ends when ctx does. Options must have passed Complete and Validate.
 func Start(ctx context.Context, o Options, log *slog.Logger) (_ *Server, err error) {
 	config, err := o.restConfig()
 	if err != nil {
@@ -105,7 +105,7 @@ func Start(ctx context.Context, o Options, log *slog.Logger) (_ *Server, err err
 		return nil, errors.Join(err, s.proxy.Close())
 	}
 	warn(o, log)
-	log.Info("validator listens", "proxy", s.proxy.Addr().String(), "admin", s.admin.Addr().String(), "options", fmt.Sprintf("%+v", o))
+	log.Info("validator listens", "proxy", s.proxy.Addr().String(), "admin", s.admin.Addr().String(), "options", o)
 	s.serve(ctx, o)
 	return s, nil
 }
@@ -171,10 +171,10 @@ func (s *Server) serve(ctx context.Context, o Options) {
 		s.draining.Store(true)
 		s.log.Info("validator drains", "delay", o.DrainDelay.String(), "timeout", o.ShutdownTimeout.String())
 		select {
-		case <-time.After(o.DrainDelay):
+		case <-o.Clock.After(o.DrainDelay):
 		case <-running.Done():
 		}
-		err := errors.Join(shutdown(events, o.ShutdownTimeout), shutdown(admin, time.Second))
+		err := errors.Join(shutdown(events, o.ShutdownTimeout), shutdown(admin, o.ShutdownTimeout))
 		transport.CloseIdleConnections()
 		return err
 	})

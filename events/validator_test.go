@@ -23,6 +23,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
+	clocktesting "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
@@ -78,6 +79,7 @@ func options(t *testing.T, publisher string) events.Options {
 	o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = "127.0.0.1", 0, 0
 	o.Kubeconfig = kubeconfig
 	o.PublisherHost = strings.TrimPrefix(publisher, "http://")
+	o.Complete(func(string) (string, bool) { return "", false })
 	if err := o.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -289,7 +291,9 @@ func TestDrain(t *testing.T) {
 	create(t, c, application("slow-shop", nil))
 	create(t, c, application("quick-shop", nil))
 	o := options(t, p.URL)
-	o.DrainDelay = 2 * time.Second
+	o.DrainDelay = 15 * time.Second
+	now := clocktesting.NewFakeClock(time.Unix(0, 0))
+	o.Clock = now
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
 	s, err := events.Start(ctx, o, slog.New(slog.DiscardHandler))
@@ -301,10 +305,14 @@ func TestDrain(t *testing.T) {
 	go func() { slow <- send(t, s, "slow-shop", "slow-shop") }()
 	<-arrived
 	stop()
-	eventually(t, "not ready", func() bool { return status(t, s.AdminAddr(), "/readyz") == 503 })
+	eventually(t, "the drain delay runs", now.HasWaiters)
+	if got := status(t, s.AdminAddr(), "/readyz"); got != 503 {
+		t.Errorf("ready within the drain delay: %d", got)
+	}
 	if got := send(t, s, "quick-shop", "quick-shop"); got != 204 {
 		t.Errorf("within the drain delay: %d", got)
 	}
+	now.Step(o.DrainDelay)
 	eventually(t, "no new connections after the delay", func() bool {
 		conn, err := net.Dial("tcp", s.ProxyAddr().String())
 		if err == nil {
@@ -433,7 +441,7 @@ func TestExecuteServesLogsJSONAndEndsWithoutAnError(t *testing.T) {
 			t.Errorf("not JSON: %s", line)
 		}
 	}
-	for _, loud := range []string{"xfccMode=compatible", "trustedHops=0", "sourcePolicy=off"} {
+	for _, loud := range []string{`"options":{"appNamePlaceholder":"%%APP_NAME%%"`, "xfccMode=compatible", "trustedHops=0", "sourcePolicy=off"} {
 		if !strings.Contains(log.String(), loud) {
 			t.Errorf("no warning of %s", loud)
 		}
