@@ -29,6 +29,7 @@ import (
 	"github.com/application-connector/application-connector/e2e/kubetest"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/edge"
+	"github.com/application-connector/application-connector/simulator/edge/envoy"
 	"github.com/application-connector/application-connector/simulator/listener"
 )
 
@@ -187,7 +188,7 @@ const sidecar = `,By=spiffe://cluster.local/ns/kyma-system/sa/central-applicatio
 
 func identity(r *http.Request) []string {
 	var out []string
-	for _, v := range r.Header.Values(edge.Header) {
+	for _, v := range r.Header.Values(envoy.Header) {
 		out = append(out, meshHash.ReplaceAllString(v, "${1}MESH;"))
 	}
 	return out
@@ -211,8 +212,8 @@ func TestTheApplicationSeesTheClientAndThenTheIngressWhateverTheClientSends(t *t
 	} {
 		for how, header := range map[string]http.Header{
 			"nothing sent": {},
-			"spoofed":      {edge.Header: {`Hash=00;Subject="CN=victim";URI=`, `By=x;Subject="CN=victim"`}},
-			"hidden":       {"Connection": {edge.Header}, edge.Header: {`Subject="CN=victim"`}},
+			"spoofed":      {envoy.Header: {`Hash=00;Subject="CN=victim";URI=`, `By=x;Subject="CN=victim"`}},
+			"hidden":       {"Connection": {envoy.Header}, envoy.Header: {`Subject="CN=victim"`}},
 		} {
 			got := identity(w.call(c.cert, w.request("POST", "/shop/events", "", header)))
 			want := []string{`Hash=` + hash(c.cert) + `;Cert="` + certText(c.cert) + `";` + c.want + sidecar}
@@ -336,7 +337,7 @@ func TestTheRequestArrivesAsEnvoyPassesItOn(t *testing.T) {
 	})
 	r.Host = "gateway.example.com"
 	got := w.call(w.app("shop"), r)
-	got.Header.Del(edge.Header)
+	got.Header.Del(envoy.Header)
 	want := http.Header{
 		"X-Forwarded-For": {"1.2.3.4,127.0.0.1"}, "X-Forwarded-Proto": {"https"}, "X-Request-Id": {"mine"}, "Ce-Id": {"7"},
 		"Content-Length": {"7"},
@@ -361,23 +362,23 @@ func TestMisconfiguredMeshesAreCopiedExactly(t *testing.T) {
 		change func(*edge.Options)
 		want   func(own string) []string
 	}{
-		"ingress appends":       {func(o *edge.Options) { o.Ingress = edge.AppendForward }, func(own string) []string { return []string{spoof + "," + own + sidecar} }},
-		"ingress forwards":      {func(o *edge.Options) { o.Ingress = edge.ForwardOnly }, func(string) []string { return []string{spoof + sidecar} }},
-		"ingress always":        {func(o *edge.Options) { o.Ingress = edge.AlwaysForwardOnly }, func(string) []string { return []string{spoof + sidecar} }},
-		"ingress sanitizes":     {func(o *edge.Options) { o.Ingress = edge.Sanitize }, func(string) []string { return []string{sidecar[1:]} }},
+		"ingress appends":       {func(o *edge.Options) { o.Ingress = envoy.AppendForward }, func(own string) []string { return []string{spoof + "," + own + sidecar} }},
+		"ingress forwards":      {func(o *edge.Options) { o.Ingress = envoy.ForwardOnly }, func(string) []string { return []string{spoof + sidecar} }},
+		"ingress always":        {func(o *edge.Options) { o.Ingress = envoy.AlwaysForwardOnly }, func(string) []string { return []string{spoof + sidecar} }},
+		"ingress sanitizes":     {func(o *edge.Options) { o.Ingress = envoy.Sanitize }, func(string) []string { return []string{sidecar[1:]} }},
 		"no sidecar":            {func(o *edge.Options) { o.NoSidecar = true }, func(own string) []string { return []string{own} }},
-		"sidecar sanitizes":     {func(o *edge.Options) { o.Sidecar = edge.Sanitize }, func(string) []string { return nil }},
-		"sidecar sets":          {func(o *edge.Options) { o.Sidecar = edge.SanitizeSet }, func(string) []string { return []string{sidecar[1:]} }},
-		"nothing and no header": {func(o *edge.Options) { o.Ingress, o.NoSidecar = edge.Sanitize, true }, func(string) []string { return nil }},
+		"sidecar sanitizes":     {func(o *edge.Options) { o.Sidecar = envoy.Sanitize }, func(string) []string { return nil }},
+		"sidecar sets":          {func(o *edge.Options) { o.Sidecar = envoy.SanitizeSet }, func(string) []string { return []string{sidecar[1:]} }},
+		"nothing and no header": {func(o *edge.Options) { o.Ingress, o.NoSidecar = envoy.Sanitize, true }, func(string) []string { return nil }},
 	} {
 		t.Run(what, func(t *testing.T) {
 			w := newWorld(t, c.change)
 			w.putBoth()
 			cert := w.app("shop")
 			own := `Hash=` + hash(cert) + `;Cert="` + certText(cert) + `";Subject="CN=shop";URI=`
-			got := w.call(cert, w.request("POST", "/shop/events", "", http.Header{edge.Header: {spoof}}))
+			got := w.call(cert, w.request("POST", "/shop/events", "", http.Header{envoy.Header: {spoof}}))
 			var values []string
-			for _, v := range got.Header.Values(edge.Header) {
+			for _, v := range got.Header.Values(envoy.Header) {
 				v = regexp.MustCompile(`(By=spiffe://cluster.local[^;]*;Hash=)[0-9a-f]{64};`).ReplaceAllString(v, "${1}MESH;")
 				values = append(values, v)
 			}

@@ -28,6 +28,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/simulator/authority"
+	"github.com/application-connector/application-connector/simulator/edge/envoy"
 	"github.com/application-connector/application-connector/simulator/listener"
 )
 
@@ -47,9 +48,9 @@ type Options struct {
 	// Host, when set, is the only host name that is served, as the Gateway's hosts say; others get 404.
 	Host string
 	// Ingress is what the ingress does with X-Forwarded-Client-Cert; empty means SANITIZE_SET, Istio's default.
-	Ingress Mode
+	Ingress envoy.Mode
 	// Sidecar is what the application's sidecar does; empty means APPEND_FORWARD, Istio's default.
-	Sidecar Mode
+	Sidecar envoy.Mode
 	// NoSidecar leaves the sidecar out, as a Pod that was not injected does.
 	NoSidecar bool
 	// WorkloadID is the SPIFFE ID of the application; empty means that of the validator.
@@ -77,10 +78,10 @@ func (o *Options) Complete() {
 	set(&o.Credential, "kyma-gateway-certs")
 	set(&o.WorkloadID, DefaultWorkloadID)
 	if o.Ingress == "" {
-		o.Ingress = SanitizeSet
+		o.Ingress = envoy.SanitizeSet
 	}
 	if o.Sidecar == "" {
-		o.Sidecar = AppendForward
+		o.Sidecar = envoy.AppendForward
 	}
 	if o.Clock == nil {
 		o.Clock = clock.RealClock{}
@@ -101,9 +102,9 @@ func (o *Options) Validate() error {
 	}
 	for _, m := range []struct {
 		option string
-		mode   Mode
+		mode   envoy.Mode
 	}{{"Ingress", o.Ingress}, {"Sidecar", o.Sidecar}} {
-		if !m.mode.valid() {
+		if !m.mode.Valid() {
 			errs = append(errs, fmt.Errorf("%s is %q, must be SANITIZE, FORWARD_ONLY, ALWAYS_FORWARD_ONLY, APPEND_FORWARD or SANITIZE_SET", m.option, m.mode))
 		}
 	}
@@ -261,7 +262,7 @@ func (s *Server) handshake(*tls.ClientHelloInfo) (*tls.Config, error) {
 
 // ServeHTTP routes one request.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	path := normalise(r.URL.EscapedPath())
+	path := envoy.Normalise(r.URL.EscapedPath())
 	if !routePattern.MatchString(path) || s.o.Host != "" && !strings.EqualFold(hostname(r.Host), s.o.Host) {
 		w.WriteHeader(http.StatusNotFound)
 		return
@@ -276,11 +277,11 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if local.server == nil { // it went away after this connection was made
 		local = &credentials{server: &tls.Certificate{Leaf: &x509.Certificate{}}}
 	}
-	err = s.o.Ingress.apply(r.Header, func() (string, error) {
-		return element(local.server.Leaf, r.TLS.PeerCertificates[0], true)
+	err = s.o.Ingress.Apply(r.Header, func() (string, error) {
+		return envoy.Element(local.server.Leaf, r.TLS.PeerCertificates[0], true)
 	})
 	if err == nil && !s.o.NoSidecar {
-		err = s.o.Sidecar.apply(r.Header, func() (string, error) { return element(s.by, s.mesh, false) })
+		err = s.o.Sidecar.Apply(r.Header, func() (string, error) { return envoy.Element(s.by, s.mesh, false) })
 	}
 	if err != nil {
 		s.o.Log.Warn("refused a request", "error", err)
@@ -308,8 +309,8 @@ func (s *Server) rewrite(p *httputil.ProxyRequest) {
 	}
 	p.Out.Header.Set("X-Request-Id", id)
 	// Again from In, since a client could have named the field in Connection, which drops it from Out.
-	if identity := p.In.Header.Values(Header); len(identity) > 0 {
-		p.Out.Header[Header] = identity
+	if identity := p.In.Header.Values(envoy.Header); len(identity) > 0 {
+		p.Out.Header[envoy.Header] = identity
 	}
 	if _, ok := p.In.Header["User-Agent"]; !ok {
 		p.Out.Header.Set("User-Agent", "") // else the transport adds its own

@@ -1,4 +1,4 @@
-package edge
+package envoy
 
 import (
 	"crypto/sha256"

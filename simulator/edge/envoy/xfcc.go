@@ -1,4 +1,6 @@
-package edge
+// Package envoy does to requests what Envoy does, as far as an edge needs it: the X-Forwarded-Client-Cert header field in
+// every mode, subjects as it prints them, paths as Istio has it normalise them. It is text in, text out.
+package envoy
 
 import (
 	"crypto/x509"
@@ -29,7 +31,8 @@ const (
 	SanitizeSet Mode = "SANITIZE_SET"
 )
 
-func (m Mode) valid() bool {
+// Valid says whether m is one of the modes.
+func (m Mode) Valid() bool {
 	switch m {
 	case Sanitize, ForwardOnly, AlwaysForwardOnly, AppendForward, SanitizeSet:
 		return true
@@ -37,8 +40,8 @@ func (m Mode) valid() bool {
 	return false
 }
 
-// apply does to the field what a proxy in this mode does.
-func (m Mode) apply(h http.Header, element func() (string, error)) error {
+// Apply does to the field what a proxy in this mode does; element writes what it adds, where the mode adds something.
+func (m Mode) Apply(h http.Header, element func() (string, error)) error {
 	switch m {
 	case Sanitize:
 		h.Del(Header)
@@ -57,9 +60,9 @@ func (m Mode) apply(h http.Header, element func() (string, error)) error {
 	return nil
 }
 
-// element writes one element in Envoy's order: By, Hash, Cert, Subject, URI, DNS. By, URI and DNS are neither quoted nor
+// Element writes one element in Envoy's order: By, Hash, Cert, Subject, URI, DNS. By, URI and DNS are neither quoted nor
 // escaped, URI stands there even when empty. local is the proxy's own certificate, peer the client's.
-func element(local, peer *x509.Certificate, withCert bool) (string, error) {
+func Element(local, peer *x509.Certificate, withCert bool) (string, error) {
 	var pairs []string
 	for _, u := range local.URIs {
 		pairs = append(pairs, "By="+u.String())

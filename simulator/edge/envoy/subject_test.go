@@ -1,13 +1,10 @@
-package edge_test
+package envoy_test
 
 import (
-	"crypto/tls"
-	"crypto/x509"
 	"encoding/asn1"
 	"testing"
 
-	"github.com/application-connector/application-connector/simulator/authority"
-	"github.com/application-connector/application-connector/simulator/edge"
+	"github.com/application-connector/application-connector/simulator/edge/envoy"
 )
 
 type attribute struct {
@@ -64,7 +61,7 @@ func TestSubjectsArePrintedAsOpenSSLDoes(t *testing.T) {
 			{text(utf8, "gen", 2, 5, 4, 44)}, {text(utf8, "desc", 2, 5, 4, 13)}, {text(utf8, "Waldorf", 2, 5, 4, 8)},
 		}, "ST=Waldorf,description=desc,generationQualifier=gen,initials=ini,name=name,businessCategory=bc,pseudonym=pseud,dnQualifier=dnq,GN=given,SN=sur,title=title,postalCode=postal,serialNumber=serial,UID=uid,DC=dc,emailAddress=me@x.test,street=street = 7"},
 	} {
-		got, err := edge.PrintSubject(name(t, c.sets...))
+		got, err := envoy.PrintSubject(name(t, c.sets...))
 		if err != nil || got != c.want {
 			t.Errorf("%s:\ngot  %s, %v\nwant %s", what, got, err, c.want)
 		}
@@ -79,7 +76,7 @@ func TestWhatIsNoNameIsAnErrorAndNotAnEmptySubject(t *testing.T) {
 		"broken UTF-8": name(t, cn("\xff")),
 		"odd BMP":      name(t, org(asn1.TagBMPString, "\x00b\x00")),
 	} {
-		if got, err := edge.PrintSubject(der); err == nil {
+		if got, err := envoy.PrintSubject(der); err == nil {
 			t.Errorf("%s: got %q", what, got)
 		}
 	}
@@ -90,7 +87,7 @@ func FuzzPrintSubject(f *testing.F) {
 	f.Add(name(f, org(asn1.TagBMPString, "\xd8\x00")))
 	f.Add([]byte{0x30, 0})
 	f.Fuzz(func(t *testing.T, der []byte) {
-		got, err := edge.PrintSubject(der)
+		got, err := envoy.PrintSubject(der)
 		if err != nil {
 			return
 		}
@@ -108,35 +105,4 @@ func FuzzPrintSubject(f *testing.F) {
 			}
 		}
 	})
-}
-
-// issue makes a certificate for a TLS client or server.
-func issue(t *testing.T, a *authority.Authority, r authority.Request) tls.Certificate {
-	t.Helper()
-	cert, key, err := a.Issue(r)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return pair
-}
-
-func newAuthority(t *testing.T, name string) *authority.Authority {
-	t.Helper()
-	a, err := authority.New(name, nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return a
-}
-
-func pool(cas ...*authority.Authority) *x509.CertPool {
-	p := x509.NewCertPool()
-	for _, a := range cas {
-		p.AppendCertsFromPEM(a.CA())
-	}
-	return p
 }
