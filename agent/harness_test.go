@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/agent"
@@ -33,7 +35,10 @@ import (
 
 var cluster rest.Config
 
-func TestMain(m *testing.M) { kubetest.Run(m, &cluster) }
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard()) // what controller-runtime logs globally; each agent has its own log besides
+	kubetest.Run(m, &cluster)
+}
 
 const (
 	tenant    = "3e64ebae-38b5-46a0-b1ed-9ccee153a0ae"
@@ -206,8 +211,8 @@ func (s *stage) connection(ctx context.Context) *compassv1alpha1.CompassConnecti
 func (s *stage) until(what string, is func(*compassv1alpha1.CompassConnection) bool) *compassv1alpha1.CompassConnection {
 	s.t.Helper()
 	var last *compassv1alpha1.CompassConnection
-	s.eventually(what, func(ctx context.Context) bool {
-		last = s.connection(ctx)
+	s.eventually(what, func() bool {
+		last = s.connection(s.t.Context())
 		return last != nil && is(last)
 	}, func() any {
 		if last == nil {
@@ -224,9 +229,9 @@ func (s *stage) inState(state compassv1alpha1.ConnectionState) *compassv1alpha1.
 }
 
 // eventually waits for a condition; told is what is printed if it does not come.
-func (s *stage) eventually(what string, is func(context.Context) bool, told ...func() any) {
+func (s *stage) eventually(what string, is func() bool, told ...func() any) {
 	s.t.Helper()
-	err := wait.PollUntilContextTimeout(s.t.Context(), 20*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) { return is(ctx), nil })
+	err := wait.PollUntilContextTimeout(s.t.Context(), 20*time.Millisecond, patience, true, func(context.Context) (bool, error) { return is(), nil })
 	if err != nil {
 		for _, f := range told {
 			s.t.Logf("last seen: %+v", f())
@@ -330,6 +335,23 @@ func (s *stage) fetch(url string) (int, string) {
 		s.t.Fatal(err)
 	}
 	return response.StatusCode, string(body)
+}
+
+// endOf runs an agent to its end, which must come by itself.
+func endOf(t *testing.T, env map[string]string) error {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	o, err := agent.FromEnvironment(func(name string) string { return env[name] })
+	if err != nil {
+		return err
+	}
+	o.LogTo = &lockedBuffer{}
+	err = agent.Run(ctx, o)
+	if ctx.Err() != nil {
+		t.Error("the agent runs")
+	}
+	return err
 }
 
 type lockedBuffer struct {

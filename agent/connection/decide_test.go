@@ -1,0 +1,141 @@
+package connection_test
+
+import (
+	"testing"
+	"time"
+
+	"pgregory.net/rapid"
+
+	"github.com/application-connector/application-connector/agent/connection"
+)
+
+func TestEveryRowOfTheTableDecides(t *testing.T) {
+	type s = connection.Situation
+	paired := s{Token: true, TokenSpent: true, Certificate: true, Connection: true, URLs: true, Due: true}
+	with := func(base s, edits ...func(*s)) s {
+		for _, edit := range edits {
+			edit(&base)
+		}
+		return base
+	}
+	bare := s{Connection: true, Due: true}
+	reached := map[string]bool{}
+	for _, test := range []struct {
+		name      string
+		situation s
+		want      connection.Action
+	}{
+		{"first start with a token", s{Token: true, TokenNew: true, Asked: true, Due: true}, connection.Pair},
+		{"first start without anything", s{ConfigurationMissing: "x", Asked: true, Due: true}, connection.Stall},
+		{"a token that was tried, and the time has come", with(bare, func(s *s) { s.Token = true }), connection.Pair},
+		{"a token that was tried, and the time has not come", s{Token: true, Connection: true}, connection.Wait},
+		{"a new token does not wait", s{Token: true, TokenNew: true, Connection: true, Asked: true}, connection.Pair},
+		{"no certificate, and the token that gave the last one", with(bare, func(s *s) { s.Token, s.TokenSpent = true, true }), connection.Stall},
+		{"no certificate and no token", bare, connection.Stall},
+		{"a pairing that was begun", with(bare, func(s *s) { s.Token, s.PendingToken = true, true }), connection.Sign},
+		{"a pairing that was begun, and a newer token", with(bare, func(s *s) { s.Token, s.TokenNew, s.PendingToken = true, true, true }), connection.Pair},
+		{"a pairing that was begun, and no token any more", with(bare, func(s *s) { s.PendingToken = true }), connection.Sign},
+		{"an issued certificate waits", with(paired, func(s *s) { s.PendingIssued = true }), connection.Promote},
+		{"an issued certificate waits, and there is no other", with(bare, func(s *s) { s.PendingIssued = true }), connection.Promote},
+		{"all is well and due", paired, connection.Sync},
+		{"all is well and not due", with(paired, func(s *s) { s.Due = false }), connection.Wait},
+		{"all is well, and a sync was asked for", with(paired, func(s *s) { s.Due, s.Asked = false, true }), connection.Sync},
+		{"renewal is due", with(paired, func(s *s) { s.RenewalDue = true }), connection.Renew},
+		{"renewal is due, but nothing may be tried yet", with(paired, func(s *s) { s.RenewalDue, s.Due = true, false }), connection.Wait},
+		{"renewal was asked for", with(paired, func(s *s) { s.RenewalAsked, s.Asked, s.Due = true, true, false }), connection.Renew},
+		{"renewal needs no configuration Secret", with(paired, func(s *s) { s.RenewalDue, s.ConfigurationMissing = true, "x" }), connection.Renew},
+		{"a sync does", with(paired, func(s *s) { s.ConfigurationMissing = "x" }), connection.Stall},
+		{"the CompassConnection was deleted", with(paired, func(s *s) { s.Connection = false }), connection.Adopt},
+		{"deleted, and nothing says where Compass is", with(paired, func(s *s) { s.Connection, s.URLs, s.TokenSpent, s.TokenNew = false, false, false, true }), connection.Pair},
+		{"nothing says where Compass is, and no token helps", with(paired, func(s *s) { s.URLs = false }), connection.Stall},
+		{"refused, and no new token", with(paired, func(s *s) { s.Rejected = true }), connection.Sync},
+		{"refused, and a new token", with(paired, func(s *s) { s.Rejected, s.TokenSpent, s.TokenNew = true, false, true }), connection.Pair},
+		{"a new token alone costs nothing", with(paired, func(s *s) { s.TokenSpent, s.TokenNew = false, true }), connection.Sync},
+		{"ended, and a new token", with(paired, func(s *s) { s.Certificate, s.TokenSpent, s.TokenNew = false, false, true }), connection.Pair},
+		{"ended, and the old token", with(paired, func(s *s) { s.Certificate = false }), connection.Stall},
+	} {
+		row := connection.Decide(test.situation)
+		reached[row.Name] = true
+		if row.Do != test.want {
+			t.Errorf("%s: %s (%s), want %s", test.name, row.Do, row.Name, test.want)
+		}
+	}
+	for _, row := range connection.Table {
+		if !reached[row.Name] {
+			t.Errorf("no test reaches the row %q", row.Name)
+		}
+		if (row.Why != "") != (row.Do == connection.Stall) {
+			t.Errorf("row %q: whoever stalls says why, and nobody else", row.Name)
+		}
+	}
+}
+
+func TestNothingIsTriedBeforeItIsDueUnlessAskedFor(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		b := func(name string) bool { return rapid.Bool().Draw(t, name) }
+		s := connection.Situation{
+			Token: b("token"), TokenNew: b("new"), TokenSpent: b("spent"), PendingToken: b("pending token"), PendingIssued: b("pending issued"),
+			Certificate: b("certificate"), Rejected: b("rejected"), Connection: true, URLs: b("urls"), RenewalDue: b("due"), RenewalAsked: b("asked"),
+		}
+		if got := connection.Decide(s).Do; got != connection.Wait {
+			t.Fatalf("%+v: %s", s, got)
+		}
+	})
+}
+
+func TestNoFailureIsFollowedSoonerThanTheFloorOrLaterThanTheBound(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	rapid.Check(t, func(t *rapid.T) {
+		s := connection.Schedule{Floor: time.Duration(rapid.Int64Range(1, int64(time.Hour)).Draw(t, "floor")), Period: 3 * time.Minute,
+			Random: func() float64 { return rapid.Float64Range(0, 0.999).Draw(t, "random") }}
+		failures := rapid.Int32Range(1, 1000).Draw(t, "failures")
+		wants := time.Duration(rapid.Int64Range(0, int64(100*time.Hour)).Draw(t, "retry after"))
+		got := s.AfterFailure(now, failures, wants).Sub(now)
+		if got < max(s.Floor, time.Second) || got < min(wants, time.Hour) {
+			t.Fatalf("after %s: too soon", got)
+		}
+		if most := max(max(s.Floor, time.Second)+max(10*time.Minute, s.Floor), min(wants, time.Hour)); got > most {
+			t.Fatalf("after %s: too late, the most is %s", got, most)
+		}
+	})
+}
+
+func TestFailuresAreFollowedLaterAndLater(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := connection.Schedule{Floor: 15 * time.Second, Random: func() float64 { return 1 }}
+	var got []time.Duration
+	for failures := range int32(8) {
+		got = append(got, s.AfterFailure(now, failures+1, 0).Sub(now))
+	}
+	for i, want := range []time.Duration{30, 45, 75, 135, 255, 495, 615, 615} {
+		if got[i] != want*time.Second {
+			t.Errorf("after %d failures: %s, want %s", i+1, got[i], want*time.Second)
+		}
+	}
+}
+
+func TestSyncsOfManyClustersSpreadOverThePeriodAndKeepTheirPhase(t *testing.T) {
+	now := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	s := connection.Schedule{Floor: 15 * time.Second, Period: 3 * time.Minute}
+	rapid.Check(t, func(t *rapid.T) {
+		identity := rapid.String().Draw(t, "identity")
+		at := now.Add(time.Duration(rapid.Int64Range(0, int64(time.Hour)).Draw(t, "now")))
+		next := s.AfterSuccess(at, identity)
+		if wait := next.Sub(at); wait < s.Period/2 || wait > s.Period*3/2 {
+			t.Fatalf("next sync in %s", wait)
+		}
+		if again := s.AfterSuccess(next, identity).Sub(next); again != s.Period {
+			t.Fatalf("the phase moves: %s", again)
+		}
+	})
+	buckets := make([]int, 18)
+	for i := range 1800 {
+		next := s.AfterSuccess(now, time.Duration(i).String())
+		buckets[int(next.Sub(now).Seconds()/10)%18]++
+	}
+	for i, n := range buckets {
+		if n < 60 || n > 150 {
+			t.Errorf("%d of 1800 clusters sync in ten seconds number %d of 18: not even", n, i)
+		}
+	}
+}

@@ -1,0 +1,306 @@
+package agent_test
+
+import (
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/simulator/compass"
+)
+
+func set(key, value string) func(map[string]string) {
+	return func(data map[string]string) { data[key] = value }
+}
+
+func TestAWrongTokenIsToldReadablyAndANewOneConnectsAtOnce(t *testing.T) {
+	s := newStage(t)
+	s.env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h" // whatever comes sooner comes because of the new token
+	s.configure(set("TOKEN", "wrong-"+canary))
+	s.start()
+	c := s.inState(compassv1alpha1.ConnectionFailed)
+	for _, want := range []string{"Failed to retrieve certificate: x-request-id: ", " failed: ", "token", s.configuration.String()} {
+		if !strings.Contains(c.Status.ConnectionStatus.Error, want) {
+			t.Errorf("error %q does not hold %q", c.Status.ConnectionStatus.Error, want)
+		}
+	}
+	if stalled := meta.FindStatusCondition(c.Status.Conditions, "Stalled"); stalled == nil || stalled.Reason != "TokenNeeded" {
+		t.Errorf("condition Stalled: %+v", stalled)
+	}
+	if s.secret(s.credential) != nil || s.secret(s.authorities) != nil {
+		t.Error("something was written although pairing failed")
+	}
+	failed := c.Status
+	s.configure()
+	c = s.inState(compassv1alpha1.Synchronized)
+	if c.Status.ConnectionStatus.Error != "" || c.Status.ConsecutiveFailures != 0 || c.Status.TokenFingerprint == failed.TokenFingerprint || meta.FindStatusCondition(c.Status.Conditions, "Stalled") != nil {
+		t.Errorf("status %+v", c.Status)
+	}
+	var events eventsv1.EventList
+	s.eventually("events about the failure and what followed", func() bool {
+		seen := map[string]string{}
+		if err := s.client.List(t.Context(), &events); err != nil {
+			return false
+		}
+		for _, e := range events.Items {
+			if e.Regarding.UID == c.UID {
+				seen[e.Reason] = e.Type
+			}
+		}
+		return seen["ConnectionFailed"] == corev1.EventTypeWarning && seen["Stalled"] == corev1.EventTypeWarning &&
+			seen["Paired"] == corev1.EventTypeNormal && seen["Synchronized"] == corev1.EventTypeNormal
+	})
+}
+
+func TestACompassThatCannotBeReachedOrTrustedIsToldReadably(t *testing.T) {
+	closed, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	unreachable := "https://" + closed.Addr().String() + "/connector/graphql"
+	if err := closed.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		edit func(map[string]string)
+		env  map[string]string
+		says []string
+	}{
+		"nobody listens":            {edit: set("CONNECTOR_URL", unreachable), says: []string{"Unreachable", "CONNECTOR_URL"}},
+		"no https URL":              {edit: set("CONNECTOR_URL", "http://example.com"), says: []string{"https"}},
+		"no URL at all":             {edit: set("CONNECTOR_URL", ""), says: []string{"Failed to retrieve certificate: Failed to establish connection. Connector URL is empty"}},
+		"an authority nobody knows": {env: map[string]string{"APP_COMPASS_CA_FILE": ""}, says: []string{"ServerUntrusted", "APP_COMPASS_CA_FILE"}},
+		"no token in the Secret":    {edit: set("TOKEN", ""), says: []string{"one-time token", "TOKEN"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			for key, value := range test.env {
+				s.env[key] = value
+			}
+			edits := []func(map[string]string){}
+			if test.edit != nil {
+				edits = append(edits, test.edit)
+			}
+			s.configure(edits...)
+			s.start()
+			c := s.inState(compassv1alpha1.ConnectionFailed)
+			for _, want := range test.says {
+				if !strings.Contains(c.Status.ConnectionStatus.Error, want) {
+					t.Errorf("error %q does not hold %q", c.Status.ConnectionStatus.Error, want)
+				}
+			}
+			if ready := meta.FindStatusCondition(c.Status.Conditions, "Ready"); ready == nil || ready.Status != metav1.ConditionFalse || ready.Message == "" {
+				t.Errorf("condition Ready: %+v", ready)
+			}
+			// Set right, it connects.
+			s.configure()
+			if test.env == nil {
+				s.inState(compassv1alpha1.Synchronized)
+			}
+		})
+	}
+}
+
+func TestAnUntrustedServerDoesNotCostTheToken(t *testing.T) {
+	s := newStage(t)
+	file := s.env["APP_COMPASS_CA_FILE"]
+	s.env["APP_COMPASS_CA_FILE"] = ""
+	s.configure()
+	r := s.start()
+	s.inState(compassv1alpha1.ConnectionFailed)
+	r.stop()
+	s.env["APP_COMPASS_CA_FILE"] = file
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+}
+
+func TestSkippedVerificationIsLoud(t *testing.T) {
+	s := newStage(t)
+	s.env["APP_COMPASS_CA_FILE"], s.env["APP_SKIP_COMPASS_TLS_VERIFY"] = "", "true"
+	s.configure()
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	if !strings.Contains(s.log.String(), "NOT verified") {
+		t.Error("the log does not warn")
+	}
+}
+
+func TestAMissingConfigurationSecretIsWaitedFor(t *testing.T) {
+	s := newStage(t)
+	s.start()
+	c := s.inState(compassv1alpha1.ConnectionFailed)
+	stalled := meta.FindStatusCondition(c.Status.Conditions, "Stalled")
+	if stalled == nil || stalled.Reason != "ConfigurationInvalid" || !strings.Contains(stalled.Message, s.configuration.String()) || !strings.Contains(stalled.Message, "CONNECTOR_URL") {
+		t.Errorf("condition Stalled: %+v", stalled)
+	}
+	if calls := s.compass.Admin().Counters().Requests.Received; calls != 0 {
+		t.Errorf("Compass got %d requests", calls)
+	}
+	s.configure()
+	s.inState(compassv1alpha1.Synchronized)
+	s.configure(set("RUNTIME_ID", ""))
+	c = s.inState(compassv1alpha1.Synchronized)
+	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+	c = s.inState(compassv1alpha1.SynchronizationFailed)
+	if got := c.Status.SynchronizationStatus.Error; !strings.HasPrefix(got, "Failed to read Runtime config: ") || !strings.Contains(got, "RUNTIME_ID") {
+		t.Errorf("error %q", got)
+	}
+	s.configure()
+	s.inState(compassv1alpha1.Synchronized)
+}
+
+func TestAPairingThatBrokeOffGoesOnWithTheSecondToken(t *testing.T) {
+	s := newStage(t)
+	s.configure()
+	clear := s.fault(compass.Fault{Kind: compass.FaultDatabaseDown, Operation: "signCertificateSigningRequest"})
+	r := s.start()
+	s.inState(compassv1alpha1.ConnectionFailed)
+	pending := s.secret(pendingOf(s))
+	if pending == nil || len(pending.Data["key"]) == 0 || len(pending.Data["token"]) == 0 {
+		t.Fatal("key and second token were not stored before the second token was spent")
+	}
+	r.stop()
+	clear()
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	if got := s.calls("configuration"); got != 1 {
+		t.Errorf("%d calls of configuration: the first token was sent again", got)
+	}
+	if s.secret(pendingOf(s)) != nil {
+		t.Error("the pending Secret is still there")
+	}
+}
+
+func TestDirectorFailuresAreToldAndGoneThroughWithTheOldState(t *testing.T) {
+	for name, test := range map[string]struct {
+		fault compass.Fault
+		state compassv1alpha1.ConnectionState
+		says  string
+	}{
+		"Director is down":     {compass.Fault{Kind: compass.FaultDirectorDown, Operation: "applicationsForRuntime"}, compassv1alpha1.SynchronizationFailed, "Failed to fetch configuration: "},
+		"no data":              {compass.Fault{Kind: compass.FaultNullData, Operation: "applicationsForRuntime"}, compassv1alpha1.SynchronizationFailed, "Failed to fetch configuration: "},
+		"an error":             {compass.Fault{Kind: compass.FaultGraphQLError, Operation: "applicationsForRuntime", Error: "InternalError", Code: 10, Message: "the words of Compass"}, compassv1alpha1.SynchronizationFailed, "the words of Compass"},
+		"labels cannot be set": {compass.Fault{Kind: compass.FaultGraphQLError, Operation: "setRuntimeLabel", Error: "InternalError", Code: 10}, compassv1alpha1.MetadataUpdateFailed, "Failed to reconcile Runtime labels with proper URLs: label runtime_consoleUrl: "},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.configure()
+			clear := s.fault(test.fault)
+			s.start()
+			c := s.inState(test.state)
+			if got := c.Status.SynchronizationStatus.Error; !strings.Contains(got, test.says) {
+				t.Errorf("error %q, want %q in it", got, test.says)
+			}
+			if c.Status.ConsecutiveFailures == 0 || c.Status.NextAttempt == nil || !meta.IsStatusConditionTrue(c.Status.Conditions, "Reconciling") {
+				t.Errorf("status %+v", c.Status)
+			}
+			if s.secret(s.credential) == nil {
+				t.Error("the certificate is gone")
+			}
+			clear()
+			c = s.inState(compassv1alpha1.Synchronized)
+			if c.Status.ConsecutiveFailures != 0 || c.Status.SynchronizationStatus.Error != "" {
+				t.Errorf("status %+v", c.Status)
+			}
+		})
+	}
+}
+
+func TestARequestForASyncThatFailsIsNoLoop(t *testing.T) {
+	s := newStage(t)
+	s.configure()
+	s.env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h"
+	s.start()
+	before := s.inState(compassv1alpha1.Synchronized)
+	s.compass.Admin().ResetCounters()
+	s.fault(compass.Fault{Kind: compass.FaultStatus, Status: 503, Operation: "applicationsForRuntime"})
+	for range 2 {
+		s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+		before = s.until("the end of the sync that was asked for", func(c *compassv1alpha1.CompassConnection) bool {
+			return !c.Spec.ResyncNow && c.Status.ObservedGeneration == c.Generation && c.Generation > before.Generation
+		})
+		if before.Status.State != compassv1alpha1.SynchronizationFailed {
+			t.Errorf("state %s", before.Status.State)
+		}
+	}
+	// Other events do not make an attempt sooner: after this one was handled there were still two.
+	s.configure(set("TENANT", tenant))
+	if err := s.client.Delete(t.Context(), s.secret(s.authorities)); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the CA Secret to be back", func() bool { return s.secret(s.authorities) != nil })
+	if got := s.calls("applicationsForRuntime"); got != 2 {
+		t.Errorf("%d queries for two requests", got)
+	}
+	if wait := time.Until(before.Status.NextAttempt.Time); wait < 30*time.Minute {
+		t.Errorf("the next attempt is due in %s, sooner than the floor", wait)
+	}
+}
+
+func TestRetryAfterIsKept(t *testing.T) {
+	s := newStage(t)
+	s.configure()
+	s.fault(compass.Fault{Kind: compass.FaultRateLimited, RetryAfter: "1800", Operation: "applicationsForRuntime"})
+	s.start()
+	c := s.inState(compassv1alpha1.SynchronizationFailed)
+	if wait := time.Until(c.Status.NextAttempt.Time); wait < 25*time.Minute || wait > 35*time.Minute {
+		t.Errorf("the next attempt is due in %s, asked for was half an hour", wait)
+	}
+}
+
+func TestAnotherCompassConnectionIsIgnored(t *testing.T) {
+	s := newStage(t)
+	s.configure()
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	s.compass.Admin().ResetCounters()
+	other := &compassv1alpha1.CompassConnection{ObjectMeta: metav1.ObjectMeta{Name: "another"}}
+	if err := s.client.Create(t.Context(), other); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("a line in the log", func() bool { return strings.Contains(s.log.String(), "this CompassConnection is ignored") })
+	if calls := s.compass.Admin().Counters().Requests.Received; calls != 0 {
+		t.Errorf("Compass got %d requests", calls)
+	}
+}
+
+func TestTheAgentRefusesToStartWithOneClearLine(t *testing.T) {
+	taken, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = taken.Close() }()
+	_, port, err := net.SplitHostPort(taken.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	empty := t.TempDir() + "/empty.pem"
+	if err := os.WriteFile(empty, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, test := range map[string]struct {
+		key, value, says string
+	}{
+		"a port that is taken":       {"APP_HEALTH_PORT", port, "APP_HEALTH_PORT"},
+		"metrics port that is taken": {"APP_METRICS_PORT", port, "APP_METRICS_PORT"},
+		"a CA file that is not":      {"APP_COMPASS_CA_FILE", "/nonexistent/ca.pem", "APP_COMPASS_CA_FILE"},
+		"a CA file without any":      {"APP_COMPASS_CA_FILE", empty, "APP_COMPASS_CA_FILE"},
+		"a kubeconfig that is not":   {"KUBECONFIG", "/nonexistent/kubeconfig", "KUBECONFIG"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Setenv("KUBECONFIG", "/nonexistent/kubeconfig")
+			env := map[string]string{"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", test.key: test.value}
+			err := endOf(t, env)
+			if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(strings.TrimSpace(err.Error()), "\n") {
+				t.Errorf("%v; want %s in one line", err, test.says)
+			}
+		})
+	}
+}

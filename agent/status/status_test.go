@@ -1,0 +1,243 @@
+package status_test
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/prometheus/client_golang/prometheus"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/application-connector/application-connector/agent/status"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+)
+
+var now = time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+
+var valid = status.Certificate{Present: true, NotBefore: now.AddDate(0, 0, -10), NotAfter: now.AddDate(0, 0, 80), RenewAt: now.AddDate(0, 0, 55), Subject: "CN=me", Issuer: "CN=ca", Fingerprint: "f"}
+
+// conditions writes conditions as "Type=Status/Reason".
+func conditions(st compassv1alpha1.CompassConnectionStatus) map[string]string {
+	all := map[string]string{}
+	for _, c := range st.Conditions {
+		all[c.Type] = string(c.Status) + "/" + c.Reason
+		if c.ObservedGeneration != 7 || c.LastTransitionTime.IsZero() {
+			all[c.Type] += " without generation or time"
+		}
+	}
+	return all
+}
+
+func TestConditionsSumUpWhatWasFound(t *testing.T) {
+	type S = compassv1alpha1.CompassConnectionStatus
+	good := map[string]string{"Ready": "True/Ready", "Connected": "True/Connected", "CertificateReady": "True/Valid", "ApplicationsSynced": "True/Synced"}
+	with := func(changes ...string) map[string]string {
+		all := map[string]string{}
+		for k, v := range good {
+			all[k] = v
+		}
+		for i := 0; i < len(changes); i += 2 {
+			all[changes[i]] = changes[i+1]
+		}
+		return all
+	}
+	synced := status.Facts{Now: now, Certificate: valid, Called: true, Synced: true}
+	wellBefore := func(st *S) {
+		status.Synced(st, now)
+		status.Conclude(st, synced, 7)
+	}
+	for name, test := range map[string]struct {
+		before func(*S)
+		after  func(*S)
+		facts  status.Facts
+		want   map[string]string
+	}{
+		"synchronised": {after: func(st *S) { status.Synced(st, now) }, facts: synced, want: good},
+		"paired, not synced yet": {
+			after: func(st *S) { status.Paired(st, now) }, facts: status.Facts{Now: now, Certificate: valid},
+			want: map[string]string{"Ready": "False/NotTriedYet", "Connected": "Unknown/NotTriedYet", "CertificateReady": "True/Valid", "ApplicationsSynced": "Unknown/NotTriedYet", "Reconciling": "True/Progressing"},
+		},
+		"pairing failed": {
+			after: func(st *S) {
+				status.ConnectionError(st, compassv1alpha1.ConnectionFailed, "no", now)
+				st.ConsecutiveFailures = 1
+			}, facts: status.Facts{Now: now},
+			want: map[string]string{"Ready": "False/NotPaired", "Connected": "False/NotPaired", "CertificateReady": "False/Missing", "ApplicationsSynced": "Unknown/NotTriedYet", "Reconciling": "True/Retrying"},
+		},
+		"pairing failed, and nothing but a token helps": {
+			after: func(st *S) { status.ConnectionError(st, compassv1alpha1.ConnectionFailed, "no", now) },
+			facts: status.Facts{Now: now, Stalled: status.ReasonTokenNeeded, StalledMessage: "token"},
+			want:  map[string]string{"Ready": "False/NotPaired", "Connected": "False/NotPaired", "CertificateReady": "False/Missing", "ApplicationsSynced": "Unknown/NotTriedYet", "Stalled": "True/TokenNeeded"},
+		},
+		"maintenance failed": {
+			before: wellBefore, after: func(st *S) {
+				status.ConnectionError(st, compassv1alpha1.ConnectionMaintenanceFailed, "no", now)
+				st.ConsecutiveFailures = 1
+			}, facts: status.Facts{Now: now, Certificate: valid, Called: true, CallError: "no"},
+			want: with("Ready", "False/CallFailed", "Connected", "False/CallFailed", "Reconciling", "True/Retrying"),
+		},
+		"maintenance failed, but the sync after it did not": {
+			before: wellBefore, after: func(st *S) {
+				status.ConnectionError(st, compassv1alpha1.ConnectionMaintenanceFailed, "no", now)
+				st.ConsecutiveFailures = 1
+			}, facts: synced,
+			want: with("Ready", "False/ConnectionMaintenanceFailed", "Reconciling", "True/Retrying"),
+		},
+		"the fetch failed": {
+			before: wellBefore, after: func(st *S) {
+				status.SyncError(st, compassv1alpha1.SynchronizationFailed, "no", false, now)
+				st.ConsecutiveFailures = 1
+			}, facts: status.Facts{Now: now, Certificate: valid, Called: true, CallError: "no"},
+			want: with("Ready", "False/CallFailed", "Connected", "False/CallFailed", "ApplicationsSynced", "False/SyncFailed", "Reconciling", "True/Retrying"),
+		},
+		"the cluster did not take it": {
+			before: wellBefore, after: func(st *S) {
+				status.SyncError(st, compassv1alpha1.ResourceApplicationFailed, "no", true, now)
+				st.ConsecutiveFailures = 1
+			}, facts: status.Facts{Now: now, Certificate: valid, Called: true},
+			want: with("Ready", "False/SyncFailed", "ApplicationsSynced", "False/SyncFailed", "Reconciling", "True/Retrying"),
+		},
+		"the labels failed": {
+			before: wellBefore, after: func(st *S) {
+				status.SyncError(st, compassv1alpha1.MetadataUpdateFailed, "no", true, now)
+				st.ConsecutiveFailures = 1
+			}, facts: synced,
+			want: with("Ready", "False/MetadataUpdateFailed", "Reconciling", "True/Retrying"),
+		},
+		"some Applications failed": {
+			after: func(st *S) {
+				status.Synced(st, now)
+				status.Counted(st, status.Applied{Total: 2, Synced: 1, Failed: 1, Failures: []compassv1alpha1.FailedApplication{{ID: "1", Name: "a", Reason: "Why"}}})
+			}, facts: synced,
+			want: with("Ready", "False/ApplicationsFailed", "ApplicationsSynced", "False/ApplicationsFailed", "Reconciling", "True/Progressing"),
+		},
+		"deletions are held back": {
+			after: func(st *S) { status.Synced(st, now) }, facts: status.Facts{Now: now, Certificate: valid, Called: true, Synced: true, PruneBlocked: "too many"},
+			want: with("PruneBlocked", "True/Guarded"),
+		},
+		"nothing was tried": {
+			before: func(st *S) {
+				wellBefore(st)
+				status.Conclude(st, status.Facts{Now: now, Certificate: valid, Synced: true, PruneBlocked: "too many"}, 7)
+			}, after: func(*S) {}, facts: status.Facts{Now: now, Idle: true, Certificate: valid}, want: with("PruneBlocked", "True/Guarded"),
+		},
+		"nothing was tried while stalled": {
+			before: func(st *S) {
+				status.ConnectionError(st, compassv1alpha1.ConnectionFailed, "no", now)
+				status.Conclude(st, status.Facts{Now: now, Stalled: status.ReasonTokenNeeded, StalledMessage: "token"}, 7)
+			}, after: func(*S) {}, facts: status.Facts{Now: now, Idle: true},
+			want: map[string]string{"Ready": "False/NotPaired", "Connected": "False/NotPaired", "CertificateReady": "False/Missing", "ApplicationsSynced": "Unknown/NotTriedYet", "Stalled": "True/TokenNeeded"},
+		},
+		"the certificate has ended": {
+			before: wellBefore, after: func(*S) {}, facts: status.Facts{Now: valid.NotAfter, Idle: true, Certificate: valid},
+			want: with("Ready", "False/Expired", "CertificateReady", "False/Expired", "Reconciling", "True/Progressing"),
+		},
+		"the renewal is overdue": {
+			before: wellBefore, after: func(*S) {}, facts: status.Facts{Now: valid.RenewAt.AddDate(0, 0, 13), Idle: true, Certificate: valid},
+			want: with("Ready", "False/RenewalOverdue", "CertificateReady", "False/RenewalOverdue", "Reconciling", "True/Progressing"),
+		},
+		"the certificate begins later": {
+			before: wellBefore, after: func(*S) {}, facts: status.Facts{Now: valid.NotBefore.Add(-time.Hour), Idle: true, Certificate: valid},
+			want: with("Ready", "False/NotYetValid", "CertificateReady", "False/NotYetValid", "Reconciling", "True/Progressing"),
+		},
+		"the client Secret is damaged": {
+			after: func(st *S) { status.ConnectionError(st, compassv1alpha1.ConnectionFailed, "no", now) },
+			facts: status.Facts{Now: now, Certificate: status.Certificate{Damaged: "no key"}},
+			want:  map[string]string{"Ready": "False/NotPaired", "Connected": "False/NotPaired", "CertificateReady": "False/Damaged", "ApplicationsSynced": "Unknown/NotTriedYet", "Reconciling": "True/Progressing"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var st S
+			status.Prepare(&st)
+			if test.before != nil {
+				test.before(&st)
+			}
+			test.after(&st)
+			status.Conclude(&st, test.facts, 7)
+			if diff := cmp.Diff(test.want, conditions(st)); diff != "" {
+				t.Error(diff)
+			}
+			if st.ObservedGeneration != 7 {
+				t.Errorf("observedGeneration %d", st.ObservedGeneration)
+			}
+		})
+	}
+}
+
+func TestTransitionsKeepWhatEarlierSyncsReached(t *testing.T) {
+	var st compassv1alpha1.CompassConnectionStatus
+	status.Prepare(&st)
+	status.Paired(&st, now)
+	status.Synced(&st, now.Add(time.Minute))
+	status.SyncError(&st, compassv1alpha1.SynchronizationFailed, strings.Repeat("x", 5000), false, now.Add(2*time.Minute))
+	status.Renewed(&st, now.Add(3*time.Minute))
+	at := func(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(d)) }
+	want := compassv1alpha1.CompassConnectionStatus{
+		State: compassv1alpha1.SynchronizationFailed,
+		ConnectionStatus: &compassv1alpha1.ConnectionStatus{
+			Established: at(0), Renewed: at(3 * time.Minute), LastSync: at(3 * time.Minute), LastSuccess: at(3 * time.Minute),
+			CertificateStatus: compassv1alpha1.CertificateStatus{Acquired: at(3 * time.Minute)},
+		},
+		SynchronizationStatus: &compassv1alpha1.SynchronizationStatus{
+			LastAttempt: at(2 * time.Minute), LastSuccessfulFetch: at(time.Minute), LastSuccessfulApplication: at(time.Minute),
+			Error: strings.Repeat("x", 1000) + "…",
+		},
+	}
+	if diff := cmp.Diff(want, st); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFailedApplicationsAreBoundedAndNamedOnce(t *testing.T) {
+	var st compassv1alpha1.CompassConnectionStatus
+	var failures []compassv1alpha1.FailedApplication
+	for i := range 120 {
+		failures = append(failures, compassv1alpha1.FailedApplication{ID: fmt.Sprintf("%03d", (119-i)/2), Message: strings.Repeat("x", 2000)})
+	}
+	status.Counted(&st, status.Applied{Total: 200, Synced: 140, Failed: 60, PendingDeletion: 3, Failures: failures})
+	if len(st.FailedApplications) != status.MaxFailedApplications || st.FailedApplications[0].ID != "000" || st.FailedApplications[1].ID != "001" || len(st.FailedApplications[0].Message) > 1100 {
+		t.Errorf("%d failed applications, the first %+v", len(st.FailedApplications), st.FailedApplications[0])
+	}
+	if *st.Applications != (compassv1alpha1.ApplicationCounts{Total: 200, Synced: 140, Failed: 60, PendingDeletion: 3}) {
+		t.Errorf("%+v", st.Applications)
+	}
+}
+
+func TestRequestsAndRenewalsAreCountedByWhatBecameOfThem(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	m := status.NewMetrics(registry)
+	m.Request("viewer", "")
+	m.Request("viewer", "Throttled")
+	m.Renewal("due", nil)
+	m.Renewal("due", errors.New("no"))
+	m.SyncTook(time.Second)
+	families, err := registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := map[string]float64{}
+	for _, family := range families {
+		for _, metric := range family.GetMetric() {
+			if metric.GetCounter() == nil {
+				continue
+			}
+			name := family.GetName()
+			for _, label := range metric.GetLabel() {
+				name += " " + label.GetName() + "=" + label.GetValue()
+			}
+			got[name] = metric.GetCounter().GetValue()
+		}
+	}
+	want := map[string]float64{
+		"compass_runtime_agent_compass_requests_total code=OK operation=viewer":        1,
+		"compass_runtime_agent_compass_requests_total code=Throttled operation=viewer": 1,
+		"compass_runtime_agent_renewals_total reason=due result=failure":               1,
+		"compass_runtime_agent_renewals_total reason=due result=success":               1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}
