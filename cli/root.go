@@ -18,6 +18,7 @@ import (
 
 	"github.com/application-connector/application-connector/cli/status"
 	"github.com/application-connector/application-connector/cli/terminal"
+	"github.com/application-connector/application-connector/cli/up"
 	"github.com/application-connector/application-connector/version"
 )
 
@@ -57,7 +58,7 @@ func NewCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	root.SetOut(streams.Out)
 	root.SetErr(streams.ErrOut)
 	root.SetFlagErrorFunc(asUsageError)
-	root.AddCommand(status.NewCommand(streams))
+	root.AddCommand(status.NewCommand(streams), up.NewCommand(streams.Out))
 	for _, c := range root.Commands() {
 		usageErrorsOf(c)
 	}

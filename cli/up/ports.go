@@ -1,0 +1,81 @@
+package up
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+)
+
+// host is where everything listens: this machine alone.
+const host = "127.0.0.1"
+
+// ports of everything that listens.
+type ports struct {
+	Gateway, GatewayAdmin, GatewayCompass int
+	Validator, ValidatorAdmin             int
+	AgentHealth, AgentMetrics             int
+	CompassToken, CompassMTLS, CompassAdm int
+	Edge                                  int
+	Eventing                              int
+	SystemsHTTP, SystemsHTTPS             int
+	SystemsMTLS, SystemsExpired           int
+}
+
+// documentedPorts are those that the documentation and the printed tour name.
+var documentedPorts = ports{
+	Gateway: 8080, GatewayAdmin: 8081, GatewayCompass: 8082,
+	Validator: 18080, ValidatorAdmin: 18081,
+	AgentHealth: 8090, AgentMetrics: 8089,
+	CompassToken: 13443, CompassMTLS: 13444, CompassAdm: 13445,
+	Edge: 8443, Eventing: 8085,
+	SystemsHTTP: 19080, SystemsHTTPS: 19443, SystemsMTLS: 19444, SystemsExpired: 19445,
+}
+
+// named lists the ports with who wants each, in the order in which they are opened.
+func (p *ports) named() []struct {
+	name string
+	port *int
+} {
+	return []struct {
+		name string
+		port *int
+	}{
+		{"the gateway", &p.Gateway}, {"the gateway's health", &p.GatewayAdmin}, {"the gateway for Compass bundles", &p.GatewayCompass},
+		{"the validator", &p.Validator}, {"the validator's health", &p.ValidatorAdmin},
+		{"the agent's health", &p.AgentHealth}, {"the agent's metrics", &p.AgentMetrics},
+		{"Compass's token endpoint", &p.CompassToken}, {"Compass's mTLS endpoint", &p.CompassMTLS}, {"Compass's administration", &p.CompassAdm},
+		{"the edge", &p.Edge}, {"Eventing", &p.Eventing},
+		{"the external systems, HTTP", &p.SystemsHTTP}, {"the external systems, HTTPS", &p.SystemsHTTPS},
+		{"the external systems, client certificates", &p.SystemsMTLS}, {"the external systems, expired certificate", &p.SystemsExpired},
+	}
+}
+
+// choosePorts gives the documented ports, after seeing that each is free, or free ones.
+func choosePorts(free bool) (ports, error) {
+	chosen := documentedPorts
+	var held []net.Listener
+	defer func() {
+		for _, l := range held {
+			_ = l.Close()
+		}
+	}()
+	for _, p := range chosen.named() {
+		if free {
+			*p.port = 0
+		}
+		l, err := net.Listen("tcp", address(*p.port)) //nolint:noctx // does not block
+		if errors.Is(err, syscall.EADDRINUSE) {
+			return ports{}, fmt.Errorf("port %d, for %s, is taken: stop what listens there, or use --free-ports", *p.port, p.name)
+		}
+		if err != nil {
+			return ports{}, fmt.Errorf("port %d, for %s: %w", *p.port, p.name, err)
+		}
+		held = append(held, l)
+		*p.port = l.Addr().(*net.TCPAddr).Port
+	}
+	return chosen, nil
+}
+
+func address(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

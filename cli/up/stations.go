@@ -1,0 +1,71 @@
+package up
+
+import (
+	"fmt"
+
+	"github.com/google/uuid"
+)
+
+// tour is what appconn up shows. Everything in it can be pasted into a shell, after the preamble.
+func (w *world) tour() []chapter {
+	if w.ConnectorURL != "" {
+		return []chapter{w.clusterChapter("Synchronized"), w.statusChapter()}
+	}
+	return []chapter{
+		w.clusterChapter(`Synchronized`, `mp-shop\s+True\s+True\s+True`, `mp-crm\s+True\s+True\s+True`, `warehouse`),
+		w.gatewayChapter(), w.eventsChapter(), w.statusChapter(),
+	}
+}
+
+func (w *world) clusterChapter(want ...string) chapter {
+	return chapter{"What the cluster knows", []stop{
+		{title: "the connection to Compass, and the external systems", command: "kubectl get cconn,app", want: want},
+	}}
+}
+
+func (w *world) gatewayChapter() chapter {
+	call := func(title string, port int, request string, want ...string) stop {
+		return stop{
+			title: title, command: fmt.Sprintf("curl -sS -w '%%{http_code}\n' http://%s%s", address(port), request),
+			want: append(want, `(?m)^200$`),
+		}
+	}
+	// What each target says of its caller; the answer holds the whole request as the target saw it.
+	kind := func(k string) string { return `"kind": "` + k + `"` }
+	bundles, standalone := w.ports.GatewayCompass, w.ports.Gateway
+	return chapter{"Workloads call external systems; the gateway brings the credentials", []stop{
+		call("an open API", bundles, "/mp-shop/catalog/items/1", kind("none"), `"path": "/api/none/1"`),
+		call("Basic", bundles, "/mp-shop/orders/orders", kind("basic"), `"user": "`),
+		call("OAuth 2.0", bundles, "/mp-shop/prices/prices", kind("oauth"), `"clientId": "`),
+		call("OAuth 2.0 over mTLS", bundles, "/mp-shop/stock/stock", kind("oauth-mtls"), `"certificateSubject": "CN=this-cluster"`),
+		call("Basic, and a CSRF token on top", bundles, `/mp-shop/sales/sales -d '{"item":1}'`, kind("basic"), `"csrf": true`, `"method": "POST"`),
+		call("an API key in a header, and a parameter in the query", bundles, "/mp-shop/maps/maps", kind("parameters"), `"query": "region=eu"`),
+		call("a client certificate, for an Application written by hand", standalone, "/warehouse/stock", kind("certificate"), `"certificateSubject": "CN=this-cluster"`),
+	}}
+}
+
+func (w *world) eventsChapter() chapter {
+	id := uuid.NewString()
+	post := func(options string) string {
+		return fmt.Sprintf("curl -sS -w '%%{http_code}\n' --cacert edge-ca.crt%s -H 'Content-Type: application/cloudevents+json'"+
+			` -d '{"specversion":"1.0","type":"order.created.v1","source":"mp-shop","id":"%s","data":{"orderCode":"4711"}}'`+
+			" https://localhost:%d/mp-shop/v2/events", options, id, w.ports.Edge)
+	}
+	certificate := func(who string) string { return fmt.Sprintf(" --cert %s.crt --key %s.key", who, who) }
+	// In TLS 1.3 a client has sent its request before it learns that its certificate was refused, and may see no more than
+	// a closed connection; in TLS 1.2 it always sees the reason.
+	const explained = " --tls-max 1.2"
+	return chapter{"External systems send events, with their client certificates", []stop{
+		{title: "the shop sends an event", command: post(certificate("shop")), want: []string{`(?m)^20[04]$`}},
+		{title: "it is in JetStream", command: fmt.Sprintf("curl -sS 'http://%s/events?source=mp-shop&type=order.created.v1'", address(w.ports.Eventing)), want: []string{id}},
+		{title: "the same event with the certificate of another system", command: post(certificate("crm")), want: []string{`(?m)^403$`}},
+		{title: "the same event without a certificate", command: post(explained), want: []string{`alert (handshake failure|certificate required)`}, refused: true},
+		{title: "the same event with a certificate of another authority", command: post(explained + certificate("stranger")), want: []string{`alert unknown ca`}, refused: true},
+	}}
+}
+
+func (w *world) statusChapter() chapter {
+	return chapter{"How it is", []stop{
+		{title: "connection, certificate, sync and Applications in one view", command: "appconn status", want: []string{`(?i)synchronized`}},
+	}}
+}

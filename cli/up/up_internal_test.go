@@ -1,0 +1,213 @@
+package up
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+func options(t *testing.T, args ...string) (*Options, error) {
+	t.Helper()
+	o := &Options{}
+	fs := pflag.NewFlagSet("up", pflag.ContinueOnError)
+	o.BindFlags(fs)
+	if err := fs.Parse(args); err != nil {
+		return nil, err
+	}
+	if err := o.Complete(); err != nil {
+		return nil, err
+	}
+	return o, o.Validate()
+}
+
+func TestAWrongOptionIsNamedTogetherWithWhatWouldBeRight(t *testing.T) {
+	unreadable := filepath.Join(t.TempDir(), "kubeconfig")
+	if err := os.WriteFile(unreadable, []byte("not: [a kubeconfig"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"a flag that does not exist":                {[]string{"--onec"}, []string{"unknown flag: --onec"}},
+		"a kubeconfig that does not exist":          {[]string{"--kubeconfig", "/nowhere"}, []string{"--kubeconfig /nowhere", "no such file", "leave the flag out"}},
+		"a kubeconfig that is not one":              {[]string{"--kubeconfig", unreadable}, []string{"--kubeconfig " + unreadable, "name a file"}},
+		"no time":                                   {[]string{"--timeout", "0s"}, []string{"--timeout is 0s", "more than 0"}},
+		"a token without a Compass":                 {[]string{"--token", "t"}, []string{"--token needs --connector-url"}},
+		"a Compass without a token":                 {[]string{"--connector-url", "https://c.example.com/x", "--runtime-id", "r", "--tenant", "t"}, []string{"needs --token too"}},
+		"a Compass without TLS":                     {[]string{"--connector-url", "http://c.example.com/x"}, []string{"must be an https URL"}},
+		"an authority of Compass that is not there": {[]string{"--connector-url", "https://c.example.com/x", "--token", "t", "--runtime-id", "r", "--tenant", "t", "--compass-ca", "/nowhere"}, []string{"--compass-ca", "no such file"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := options(t, c.args...)
+			if err == nil {
+				t.Fatal("accepted")
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("%q does not say %q", err, want)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("more than one line: %q", err)
+			}
+		})
+	}
+}
+
+func TestAPortThatIsTakenIsNamedTogetherWithWhoWantsIt(t *testing.T) {
+	l, err := net.Listen("tcp", address(0))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	taken := l.Addr().(*net.TCPAddr).Port
+	before := documentedPorts
+	documentedPorts.Eventing = taken
+	t.Cleanup(func() { documentedPorts = before })
+	for _, p := range documentedPorts.named() { // the others need to be free for the test to be about this one
+		if *p.port != taken {
+			*p.port = 0
+		}
+	}
+	_, err = choosePorts(false)
+	want := "port " + strconv.Itoa(taken) + ", for Eventing, is taken: stop what listens there, or use --free-ports"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	if _, err := choosePorts(true); err != nil {
+		t.Errorf("with --free-ports: %v", err)
+	}
+}
+
+func TestAProgramThatEndsByItselfIsReportedWithItsLastWords(t *testing.T) {
+	s := newSupervisor(t.TempDir())
+	if _, err := s.start("agent", "/bin/sh", []string{"-c", "echo first; echo the reason >&2; exit 3"}, nil, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-s.failed; err.Error() != "agent ended by itself: the reason" {
+		t.Errorf("got %q", err)
+	}
+	if err := s.stop(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStoppingEndsProgramsInReverseOrderAndReportsNoneOfThem(t *testing.T) {
+	dir := t.TempDir()
+	s := newSupervisor(dir)
+	order := filepath.Join(dir, "order")
+	ready := filepath.Join(dir, "ready")
+	for _, name := range []string{"first", "second"} {
+		script := "trap 'echo " + name + " >> " + order + "; exit 0' TERM; touch " + ready + name + "; while :; do sleep 0.01; done"
+		if _, err := s.start(name, "/bin/sh", []string{"-c", script}, nil, nil); err != nil {
+			t.Fatal(err)
+		}
+		if err := until(t.Context(), func() error { _, err := os.Stat(ready + name); return err }); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := s.stop(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	got, err := os.ReadFile(order)
+	if err != nil || string(got) != "second\nfirst\n" {
+		t.Errorf("ended in the order %q (%v)", got, err)
+	}
+	select {
+	case err := <-s.failed:
+		t.Errorf("reported: %v", err)
+	default:
+	}
+}
+
+func TestASecondInterruptKillsAProgramThatDoesNotEnd(t *testing.T) {
+	s := newSupervisor(t.TempDir())
+	p, err := s.start("deaf", "/bin/sh", []string{"-c", "trap '' TERM; while :; do sleep 0.01; done"}, nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, impatient := context.WithCancel(t.Context())
+	impatient()
+	if err := s.stop(ctx); err != nil {
+		t.Error(err)
+	}
+	<-p.done
+}
+
+func TestTheTourStopsAtTheFirstStepThatDoesNotHoldAndNamesIt(t *testing.T) {
+	for name, c := range map[string]struct {
+		stop stop
+		want string
+	}{
+		"a command that succeeds":                       {stop{title: "a", command: "echo $X", want: []string{"^from the preamble\n$"}}, ""},
+		"a command that fails":                          {stop{title: "a", command: "echo no; exit 1"}, "a: exit status 1; it showed: no\n"},
+		"an output that does not match":                 {stop{title: "a", command: "echo no", want: []string{"yes"}}, "a: the output does not match \"yes\": no\n"},
+		"a caller that is turned away, as it should be": {stop{title: "a", command: "echo 403; exit 1", want: []string{"403"}, refused: true}, ""},
+		"a caller that is let in, but should not be":    {stop{title: "a", command: "echo 403", want: []string{"403"}, refused: true}, "a: it was let in, and showed: 403\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var out bytes.Buffer
+			after := stop{title: "b", command: "echo second"}
+			err := runTour(t.Context(), newProgress(&out), []string{"X='from the preamble'"}, []chapter{{title: "One", stops: []stop{c.stop, after}}})
+			if c.want == "" {
+				if err != nil || !strings.Contains(out.String(), "second") {
+					t.Errorf("got %v and %s", err, out.String())
+				}
+				return
+			}
+			if err == nil || err.Error() != c.want {
+				t.Errorf("got %v, want %s", err, c.want)
+			}
+			if strings.Contains(out.String(), "second") {
+				t.Errorf("went on after the failure: %s", out.String())
+			}
+		})
+	}
+}
+
+func TestTrafficCountsEveryCallAndTellsOfTheFirstFailure(t *testing.T) {
+	var n atomic.Int32
+	enough := make(chan struct{})
+	tr := startTraffic(t.Context(), []call{{name: "gateway", do: func(context.Context) error {
+		switch n.Add(1) {
+		case 2:
+			return errors.New("second call")
+		case 4:
+			close(enough)
+		}
+		return nil
+	}}})
+	select {
+	case <-enough:
+	case <-time.After(time.Minute):
+		t.Fatal("no traffic")
+	}
+	sent, err := tr.stop()
+	if sent < 4 || err == nil || !strings.HasSuffix(err.Error(), "calls failed, the first: gateway: second call") {
+		t.Errorf("got %d, %v", sent, err)
+	}
+}
+
+func TestWaitingEndsAtOnceWhenWhatIsWaitedForWillNotCome(t *testing.T) {
+	err := until(t.Context(), func() error { return finalError{errors.New("refused")} })
+	if err == nil || err.Error() != "refused" {
+		t.Errorf("got %v", err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
+	defer cancel()
+	err = until(ctx, func() error { return errors.New("not yet") })
+	if err == nil || err.Error() != "gave up waiting: not yet" {
+		t.Errorf("got %v", err)
+	}
+}

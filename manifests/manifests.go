@@ -1,0 +1,9 @@
+// Package manifests carries the resource definitions of this project inside the binaries that install them.
+package manifests
+
+import "embed"
+
+// CRDs holds crds/*.yaml, one resource definition a file.
+//
+//go:embed crds/*.yaml
+var CRDs embed.FS
