@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -265,3 +266,13 @@ func expect(condition bool, format string, a ...any) error {
 	}
 	return fmt.Errorf(format, a...)
 }
+
+func (h *harness) deleteSecret(name string) {
+	h.t.Helper()
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: h.namespace}}
+	if err := h.kube.Delete(context.Background(), s); err != nil {
+		h.t.Fatal(err)
+	}
+}
+
+func base64Of(s string) string { return base64.StdEncoding.EncodeToString([]byte(s)) }
