@@ -62,7 +62,17 @@ func (l *logBuffer) String() string {
 	return l.b.String()
 }
 
+// start starts a gateway and waits until it is ready.
 func start(t *testing.T, change ...func(*gateway.Options)) *harness {
+	t.Helper()
+	h := prepare(t, change...)
+	h.run()
+	h.eventually("the gateway is ready", func() error { return h.gateway.Ready() })
+	return h
+}
+
+// prepare makes a gateway that does not run yet.
+func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	t.Helper()
 	h := &harness{t: t, namespace: kubetest.Namespace(t, &cluster), log: &logBuffer{}}
 	scheme, err := routes.Scheme()
@@ -90,11 +100,17 @@ func start(t *testing.T, change ...func(*gateway.Options)) *harness {
 		t.Fatal(err)
 	}
 	h.gateway, h.addresses = g, g.Addresses()
+	return h
+}
+
+// run runs the gateway until the test ends.
+func (h *harness) run() {
+	g, t := h.gateway, h.t
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
 	h.stop = sync.OnceValue(func() error {
-		transport.CloseIdleConnections()
+		h.http.CloseIdleConnections()
 		cancel()
 		return <-ended
 	})
@@ -103,8 +119,6 @@ func start(t *testing.T, change ...func(*gateway.Options)) *harness {
 			t.Errorf("the gateway ended by: %v", err)
 		}
 	})
-	h.eventually("the gateway is ready", func() error { return g.Ready() })
-	return h
 }
 
 // eventually waits until check succeeds.
@@ -117,7 +131,7 @@ func (h *harness) eventually(what string, check func() error) {
 			return
 		}
 		if time.Now().After(deadline) {
-			h.t.Fatalf("%s: not within %s: %v", what, generous, err)
+			h.t.Fatalf("%s: not within %s: %v; log: %s", what, generous, err, h.log)
 		}
 		time.Sleep(10 * time.Millisecond)
 	}
