@@ -305,7 +305,7 @@ func (a *Admin) RotateClientCA(keepOld bool) error {
 // RotateServerCA gives the servers a certificate of a new CA, which ServerCA
 // returns from now on. Idle connections are dropped.
 func (a *Admin) RotateServerCA() error {
-	next, err := newServerCA(a.s.now())
+	next, err := newServerCA()
 	if err != nil {
 		return err
 	}

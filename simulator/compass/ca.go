@@ -77,7 +77,7 @@ func newClientCA(now time.Time) (*authority, error) {
 }
 
 // newServerCA makes the CA of the servers' own certificates.
-func newServerCA(time.Time) (*authority, error) {
+func newServerCA() (*authority, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err

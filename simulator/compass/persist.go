@@ -8,7 +8,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"time"
 )
 
 // Files in Options.StateDir.
@@ -55,27 +54,23 @@ func (d stateDir) write(name string, content []byte) error {
 	return nil
 }
 
-// authority loads a CA, or makes and stores it.
-func (d stateDir) authority(name string, create func(time.Time) (*authority, error), now time.Time) (*authority, error) {
+// authority loads a CA; it returns nil, nil if there is none yet.
+func (d stateDir) authority(name string) (*authority, error) {
 	raw, err := d.read(name)
-	if err != nil {
+	if raw == nil || err != nil {
 		return nil, err
 	}
-	if raw != nil {
-		ca, err := parseAuthority(raw)
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", filepath.Join(string(d), name), err)
-		}
-		return ca, nil
-	}
-	ca, err := create(now)
+	ca, err := parseAuthority(raw)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%s: %w", filepath.Join(string(d), name), err)
 	}
-	return ca, d.writeAuthority(name, ca)
+	return ca, nil
 }
 
 func (d stateDir) writeAuthority(name string, ca *authority) error {
+	if d == "" {
+		return nil
+	}
 	raw, err := ca.marshal()
 	if err != nil {
 		return err

@@ -72,13 +72,15 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := s.load(o.Seed); err != nil {
 		return nil, fmt.Errorf("compass: %w", err)
 	}
+	if err := s.loadAuthorities(); err != nil {
+		return nil, fmt.Errorf("compass: %w", err)
+	}
 	listeners, err := listenAll(ctx, o)
 	if err != nil {
+		<-s.clientCA.ready
 		return nil, fmt.Errorf("compass: %w", err)
 	}
 	s.setURLs(listeners)
-	now := s.now()
-	s.clientCA = startAuthority(func() (*authority, error) { return s.state.authority(clientCAFileName, newClientCA, now) })
 	s.serve(listeners)
 	s.stop = context.AfterFunc(ctx, func() { _ = s.Close() })
 	s.log.Info("Compass is played", "tokenURL", s.tokenURL, "directorURL", s.directorURL, "adminURL", s.adminURL)
@@ -114,11 +116,43 @@ func (s *Server) load(seed Seed) error {
 			return err
 		}
 	}
-	ca, err := s.state.authority(serverCAFileName, newServerCA, s.now())
+	return nil
+}
+
+// loadAuthorities reads the CAs, or makes them: the Connector's in the
+// background.
+func (s *Server) loadAuthorities() error {
+	clientCA, err := s.state.authority(clientCAFileName)
 	if err != nil {
 		return err
 	}
-	return s.setServerCA(ca)
+	serverCA, err := s.state.authority(serverCAFileName)
+	if err != nil {
+		return err
+	}
+	if serverCA == nil {
+		if serverCA, err = newServerCA(); err != nil {
+			return err
+		}
+		if err := s.state.writeAuthority(serverCAFileName, serverCA); err != nil {
+			return err
+		}
+	}
+	if err := s.setServerCA(serverCA); err != nil {
+		return err
+	}
+	now := s.now()
+	s.clientCA = startAuthority(func() (*authority, error) {
+		if clientCA != nil {
+			return clientCA, nil
+		}
+		made, err := newClientCA(now)
+		if err != nil {
+			return nil, err
+		}
+		return made, s.state.writeAuthority(clientCAFileName, made)
+	})
+	return nil
 }
 
 func (s *Server) setServerCA(ca *authority) error {

@@ -1,7 +1,11 @@
 package compass
 
 import (
+	"crypto/tls"
 	"crypto/x509"
+	"io"
+	"net/http"
+	"strings"
 	"testing"
 	"time"
 
@@ -154,5 +158,39 @@ func TestStartRefusesWhatCannotWork(t *testing.T) {
 				t.Error(diff)
 			}
 		})
+	}
+}
+
+func TestHTTP2ClientsAreServedAndCutOff(t *testing.T) {
+	f := newFaultFixture(t)
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(f.server.ServerCA())
+	transport := &http.Transport{ForceAttemptHTTP2: true, TLSClientConfig: &tls.Config{RootCAs: roots, Certificates: []tls.Certificate{*f.runtime.cert}, MinVersion: tls.VersionTLS12}}
+	defer transport.CloseIdleConnections()
+	post := func() (*http.Response, error) {
+		req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, f.server.DirectorURL(), strings.NewReader(`{"query":"{ viewer { type } }"}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		req.Header.Set("Content-Type", contentTypeJSON)
+		return (&http.Client{Transport: transport, Timeout: testDeadline}).Do(req)
+	}
+	resp, err := post()
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err != nil || resp.ProtoMajor != 2 || string(body) != viewerAnswer {
+		t.Errorf("HTTP/%d, error %v, body %s", resp.ProtoMajor, err, body)
+	}
+	f.set(Fault{Kind: FaultTruncated, Bytes: 5})
+	if resp, err = post(); err != nil {
+		t.Fatal(err)
+	}
+	body, err = io.ReadAll(resp.Body)
+	resp.Body.Close()
+	if err == nil || string(body) != viewerAnswer[:5] {
+		t.Errorf("error %v, body %q; want an error after five bytes", err, body)
 	}
 }
