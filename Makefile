@@ -56,7 +56,7 @@ lint: go ## check style and find likely mistakes
 		bash -c 'CGO_ENABLED=0 GOBIN="$$OUT" go install -v -trimpath -ldflags "-s -w" github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)'
 	for module in . localkube; do
 		echo "lint: $$module"
-		(cd "$$module" && $(PLAIN) "$$linter/golangci-lint" run --timeout 30m ./...)
+		(cd "$$module" && $(PLAIN) "$$linter/golangci-lint" run --allow-serial-runners --timeout 30m ./...)
 	done
 
 .PHONY: generate

@@ -201,7 +201,7 @@ func TestErrorsOfTheTargetHaveAStatusAndNoBody(t *testing.T) {
 		conn.Close()
 	})
 	selfSigned := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "unverified") }))
-	selfSigned.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
+	selfSigned.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	selfSigned.StartTLS()
 	defer selfSigned.Close()
 	entries := []v1alpha1.Entry{

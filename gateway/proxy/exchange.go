@@ -151,7 +151,7 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	}).RoundTrip(request)
 	dog.stop()
 	if err != nil {
-		if context.Cause(ctx) == errTimeout {
+		if errors.Is(context.Cause(ctx), errTimeout) {
 			err = errTimeout
 		}
 		cancel(nil)
@@ -233,7 +233,7 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	}
 	n, err := b.body.Read(p)
 	b.timer.Stop()
-	if err != nil && err != io.EOF && context.Cause(b.ctx) == errTimeout {
+	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(b.ctx), errTimeout) {
 		err = fmt.Errorf("%w: the body stalled", errTimeout)
 	}
 	return n, err

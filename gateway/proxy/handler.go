@@ -40,7 +40,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if err != nil {
 		status, source := lookupStatus(err)
 		text := err.Error()
-		if err == errNotReady {
+		if errors.Is(err, errNotReady) {
 			text = "failed to get service with name '" + x.address.service + "': " + text
 		}
 		x.refuse(w, source, status, text)

@@ -102,7 +102,7 @@ func serve(h http.Handler) *httptest.Server {
 	s.Config.Protocols = &http.Protocols{}
 	s.Config.Protocols.SetHTTP1(true)
 	s.Config.Protocols.SetUnencryptedHTTP2(true)
-	s.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	s.Start()
 	return s
 }
@@ -110,7 +110,7 @@ func serve(h http.Handler) *httptest.Server {
 // target starts an external system.
 func (r *rig) target(h http.HandlerFunc) *httptest.Server {
 	s := httptest.NewServer(h)
-	s.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
+	s.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	r.t.Cleanup(s.Close)
 	return s
 }

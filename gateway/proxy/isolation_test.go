@@ -110,7 +110,7 @@ func TestACertificateIsPresentedOnlyForItsOwnCredential(t *testing.T) {
 		fmt.Fprintf(w, "%s with session of %s", name, q.Header.Get("X-Csrf-Token"))
 	}))
 	server.TLS = &tls.Config{ClientAuth: tls.RequestClientCert}
-	server.Config.ErrorLog = slog.NewLogLogger(slog.NewTextHandler(io.Discard, nil), slog.LevelInfo)
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
 	server.StartTLS()
 	defer server.Close()
 	one, two := newPair(t), newPair(t)

@@ -102,7 +102,7 @@ const legal = "-._~!$&'()*+,;=:@/%[]"
 func encodeIllegal(raw string) string {
 	var b strings.Builder
 	const hex = "0123456789ABCDEF"
-	for i := 0; i < len(raw); i++ {
+	for i := range len(raw) {
 		c := raw[i]
 		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(legal, c) >= 0 {
 			b.WriteByte(c)

@@ -41,15 +41,15 @@ func (r *replay) next() (io.ReadCloser, bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.current != nil {
-		complete := r.end == io.EOF || r.length >= 0 && int64(len(r.kept)) >= r.length
-		if r.lost || r.end != nil && r.end != io.EOF || r.length < 0 && !complete {
+		complete := errors.Is(r.end, io.EOF) || r.length >= 0 && int64(len(r.kept)) >= r.length
+		if r.lost || r.end != nil && !errors.Is(r.end, io.EOF) || r.length < 0 && !complete {
 			return nil, false
 		}
 		r.current = nil
 		for r.reading && !complete {
 			r.idle.Wait()
 		}
-		if r.lost || r.end != nil && r.end != io.EOF {
+		if r.lost || r.end != nil && !errors.Is(r.end, io.EOF) {
 			return nil, false
 		}
 	}

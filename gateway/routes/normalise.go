@@ -8,7 +8,7 @@ const segmentLimit = 57
 // at the start goes. The order matters: what was cut to 57 bytes may end in "-". The result may be empty.
 func Segment(name string) string {
 	out := make([]byte, 0, len(name))
-	for i := 0; i < len(name); i++ {
+	for i := range len(name) {
 		switch c := name[i]; {
 		case 'a' <= c && c <= 'z' || '0' <= c && c <= '9':
 			out = append(out, c)

@@ -22,11 +22,11 @@ func (r connectorResolvers) Mutation() connectorapi.MutationResolver { return r 
 func (r connectorResolvers) Configuration(ctx context.Context) (*connectorapi.Configuration, error) {
 	s, c := r.server, callOf(ctx)
 	if c.foreignTenant {
-		return nil, errors.New("Failed to get one-time token during fetching configuration process: could not get one time token: Failed to authenticate request, tenant not found: cannot read TenantKey key from context") //nolint:staticcheck // Compass's own text
+		return nil, errors.New("Failed to get one-time token during fetching configuration process: could not get one time token: Failed to authenticate request, tenant not found: cannot read TenantKey key from context")
 	}
 	token, ok := s.identities.newToken(c.consumer.authID, s.now(), s.tokenValidity())
 	if !ok {
-		return nil, fmt.Errorf("Failed to get one-time token during fetching configuration process: system auth %s is gone", c.consumer.authID) //nolint:staticcheck // in the style of Compass's texts
+		return nil, fmt.Errorf("Failed to get one-time token during fetching configuration process: system auth %s is gone", c.consumer.authID)
 	}
 	if err := s.saveIdentities(); err != nil {
 		return nil, err
@@ -96,14 +96,14 @@ func (r connectorResolvers) SignCertificateSigningRequest(ctx context.Context, e
 }
 
 func signingError(err error) error {
-	return fmt.Errorf("Error while signing Certificate Signing Request: %w", err) //nolint:staticcheck // Compass's own text
+	return fmt.Errorf("Error while signing Certificate Signing Request: %w", err)
 }
 
 // RevokeCertificate revokes the very certificate that the call was made with.
 func (r connectorResolvers) RevokeCertificate(ctx context.Context) (bool, error) {
 	s, c := r.server, callOf(ctx)
 	if c.consumer.certificateHash == "" {
-		return false, errors.New("Failed to authenticate with certificate: Failed to authenticate with Certificate. Invalid subject.") //nolint:staticcheck // Compass's own text
+		return false, errors.New("Failed to authenticate with certificate: Failed to authenticate with Certificate. Invalid subject.")
 	}
 	s.identities.revoke(c.consumer.certificateHash)
 	if err := s.saveIdentities(); err != nil {

@@ -61,7 +61,7 @@ func subjectParts(country, organization, unit, locality, province []string) []su
 func decodeCSR(encoded string) ([]byte, error) {
 	raw, err := base64.StdEncoding.DecodeString(encoded)
 	if err != nil {
-		return nil, errors.New("Error while decoding Certificate Signing Request: Error while parsing base64 content. Incorrect value provided.") //nolint:staticcheck // Compass's own text
+		return nil, errors.New("Error while decoding Certificate Signing Request: Error while parsing base64 content. Incorrect value provided.")
 	}
 	return raw, nil
 }
@@ -71,25 +71,25 @@ func decodeCSR(encoded string) ([]byte, error) {
 func checkCSR(raw []byte, commonName string) (*x509.CertificateRequest, error) {
 	block, _ := pem.Decode(raw)
 	if block == nil {
-		return nil, errors.New("Error while decoding pem block.") //nolint:staticcheck // Compass's own text
+		return nil, errors.New("Error while decoding pem block.")
 	}
 	csr, err := x509.ParseCertificateRequest(block.Bytes)
 	if err != nil {
-		return nil, fmt.Errorf("Error while parsing CSR: %w", err) //nolint:staticcheck // Compass's own text
+		return nil, fmt.Errorf("Error while parsing CSR: %w", err)
 	}
 	if err := csr.CheckSignature(); err != nil {
-		return nil, fmt.Errorf("CSR signature invalid: %w", err) //nolint:staticcheck // Compass's own text
+		return nil, fmt.Errorf("CSR signature invalid: %w", err)
 	}
 	if csr.Subject.CommonName != commonName {
-		return nil, errors.New("CSR: Invalid common name provided.") //nolint:staticcheck // Compass's own text
+		return nil, errors.New("CSR: Invalid common name provided.")
 	}
 	s := csr.Subject
 	for _, part := range subjectParts(s.Country, s.Organization, s.OrganizationalUnit, s.Locality, s.Province) {
 		switch {
 		case len(part.got) == 0:
-			return nil, fmt.Errorf("CSR: No %s provided.", part.name) //nolint:staticcheck // Compass's own text
+			return nil, fmt.Errorf("CSR: No %s provided.", part.name)
 		case part.got[0] != part.want:
-			return nil, fmt.Errorf("CSR: Invalid %s provided.", part.name) //nolint:staticcheck // Compass's own text
+			return nil, fmt.Errorf("CSR: Invalid %s provided.", part.name)
 		}
 	}
 	return csr, nil
@@ -107,7 +107,7 @@ func (a *authority) sign(csr *x509.CertificateRequest, notBefore, notAfter time.
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, a.cert, csr.PublicKey, a.key)
 	if err != nil {
-		return nil, fmt.Errorf("Error while creating certificate: %w", err) //nolint:staticcheck // Compass's own text
+		return nil, fmt.Errorf("Error while creating certificate: %w", err)
 	}
 	return der, nil
 }

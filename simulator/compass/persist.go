@@ -43,7 +43,7 @@ func (d stateDir) write(name string, content []byte) error {
 	if err != nil {
 		return fmt.Errorf("keep state: %w", err)
 	}
-	defer os.Remove(tmp.Name()) //nolint:errcheck // gone after the rename
+	defer os.Remove(tmp.Name()) // gone after the rename
 	_, err = tmp.Write(content)
 	if err := errors.Join(err, tmp.Close()); err != nil {
 		return fmt.Errorf("keep state: %w", err)

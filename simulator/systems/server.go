@@ -12,7 +12,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/http"
 	"sync"
 	"time"
 
@@ -157,7 +156,6 @@ func (s *Server) start(ctx context.Context, opened *[]net.Listener) error {
 		kind            Listener
 		option, address string
 		config          *tls.Config
-		handler         http.Handler
 	}
 	sockets := []socket{
 		{kind: Plain, option: "Address", address: s.o.Address},
@@ -228,7 +226,7 @@ func (s *Server) tlsConfig(kind Listener) (*tls.Config, error) {
 	return config, nil
 }
 
-// HTTPURL, HTTPSURL, MTLSURL and ExpiredURL are the base URLs of the listeners, without a trailing slash.
+// HTTPURL is the base URL of the listener without TLS. No base URL has a trailing slash.
 func (s *Server) HTTPURL() string { return s.urls[Plain] }
 
 // HTTPSURL is the base URL of the listener with a certificate of CA.
