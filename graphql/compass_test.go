@@ -249,6 +249,22 @@ func TestCredentialsThatAreRequestedButNotThereAreNotTakenForAnOpenAPI(t *testin
 	}
 }
 
+func TestCredentialsThatDirectorHidesAreNotTakenForNone(t *testing.T) {
+	p := startCompass(t, []compass.Application{shop()}, nil)
+	if _, err := p.Admin().SetFault(compass.Fault{Kind: compass.FaultScopeLost, Scope: "bundle.instance_auths:read"}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.director.Snapshot(t.Context(), runtimeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, b := range got.Applications[0].Bundles {
+		if b.Auth != nil || !b.AuthPending {
+			t.Errorf("bundle %s: auth %+v, pending %v", b.Name, b.Auth, b.AuthPending)
+		}
+	}
+}
+
 func TestFaultsOfASimulatedCompassAreUnderstood(t *testing.T) {
 	p := startCompass(t, []compass.Application{shop()}, func(o *graphql.Options) { o.MaxResponseBytes, o.Timeout = 1<<20, 5*time.Second })
 	const operation = "applicationsForRuntime"

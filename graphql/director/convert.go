@@ -61,6 +61,8 @@ func convertBundle(raw rawBundle, runtimeID string) (Bundle, error) {
 	if auth != nil {
 		return out, nil
 	}
+	// Who may see auths gets a list here, if an empty one; who may not gets null for them and for the credentials.
+	out.AuthPending = raw.InstanceAuths == nil
 	// Director puts the runtime's own instance auth in the place of the bundle's, whatever its state: what is null for
 	// now must not be taken for a bundle that is open.
 	for _, own := range raw.InstanceAuths {

@@ -108,7 +108,8 @@ func TestASnapshotHasEveryFieldThatDirectorSends(t *testing.T) {
 		"additionalQueryParams": object{"region": []any{"eu"}},
 		"requestAuth":           object{"csrf": object{"tokenEndpointURL": "https://shop.example.com/csrf"}},
 	}
-	pending, failed, foreign := bundle(6, nil, nil), bundle(7, nil, nil), bundle(8, nil, nil)
+	pending, failed, foreign, hidden := bundle(6, nil, nil), bundle(7, nil, nil), bundle(8, nil, nil), bundle(9, nil, nil)
+	hidden["instanceAuths"] = nil
 	pending["instanceAuths"], failed["instanceAuths"] = auths("PENDING", runtimeID), auths("FAILED", runtimeID)
 	foreign["instanceAuths"] = auths("PENDING", "another-runtime")
 
@@ -117,7 +118,7 @@ func TestASnapshotHasEveryFieldThatDirectorSends(t *testing.T) {
 		withAuth(3, object{"credential": object{"__typename": "CertificateOAuthCredentialData", "clientId": "c", "certificate": "PEM", "url": "https://idp.example.com"}}),
 		withAuth(4, object{"credential": object{"__typename": "PasskeyCredentialData"}}),
 		withAuth(5, object{"credential": nil}),
-		pending, failed, foreign,
+		pending, failed, foreign, hidden,
 	)
 	a["providerName"], a["description"], a["auths"] = "ACME", "a shop", []any{object{"id": "auth-1"}, object{"id": "auth-2"}}
 
@@ -159,6 +160,7 @@ func TestASnapshotHasEveryFieldThatDirectorSends(t *testing.T) {
 				{ID: "bundle-00006", Name: "Bundle 6", AuthPending: true},
 				{ID: "bundle-00007", Name: "Bundle 7", AuthPending: true},
 				{ID: "bundle-00008", Name: "Bundle 8"},
+				{ID: "bundle-00009", Name: "Bundle 9", AuthPending: true},
 			},
 		}},
 	}

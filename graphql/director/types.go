@@ -56,7 +56,8 @@ type Bundle struct {
 	// Auth is nil when the bundle has none, or when this runtime's own is still PENDING.
 	Auth *Auth
 	// AuthPending says that Auth is nil only because this runtime's own instance auth was requested and is not there
-	// (yet): the bundle is not open, its credentials are unknown.
+	// (yet), or because Director hides auths from us (scope bundle.instance_auths:read lost): the bundle need not be
+	// open, its credentials are unknown.
 	AuthPending bool
 	APIs        []API   `validate:"dive"`
 	Events      []Event `validate:"dive"`
