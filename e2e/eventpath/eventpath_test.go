@@ -73,6 +73,7 @@ func newRoad(t *testing.T, mesh func(*edge.Options), applications ...string) *ro
 	o.Kubeconfig, err = kubetest.Kubeconfig(&cluster, t.TempDir())
 	must(t, err)
 	o.PublisherHost = strings.TrimPrefix(r.eventing.URL(), "http://")
+	o.Complete(func(string) (string, bool) { return "", false })
 	must(t, o.Validate())
 	ctx, stop := context.WithCancel(context.Background())
 	validator, err := events.Start(ctx, *o, slog.New(slog.DiscardHandler))

@@ -20,7 +20,6 @@ func text(tag int, s string, oid ...int) attribute {
 	return attribute{oid, asn1.RawValue{Tag: tag, Bytes: []byte(s)}}
 }
 
-func cn(s string) nameSET { return nameSET{text(asn1.TagUTF8String, s, 2, 5, 4, 3)} }
 func org(tag int, s string) nameSET {
 	return nameSET{text(tag, s, 2, 5, 4, 10)}
 }

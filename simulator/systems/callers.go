@@ -99,7 +99,8 @@ func (s *Server) csrf(w http.ResponseWriter, r *http.Request) (Caller, *refusal)
 		if !known {
 			var id string
 			id, current = s.state.newSession()
-			http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil})
+			// The original sets no SameSite; on plain HTTP a Secure cookie would never come back.
+			http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil}) //nolint:gosec // see above
 		}
 		w.Header().Set("X-Csrf-Token", current.token)
 		return caller, nil
