@@ -12,7 +12,7 @@ import (
 )
 
 // keyPair makes a certificate and its key, as PEM.
-func keyPair(t *testing.T) (certificate, key string) {
+func keyPair(t testing.TB) (certificate, key string) {
 	t.Helper()
 	private, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {

@@ -2,7 +2,9 @@ package sync
 
 import (
 	"encoding/json"
+	"encoding/pem"
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -230,4 +232,23 @@ func make95() []byte {
 		text[i] = 'x'
 	}
 	return text
+}
+
+func FuzzSplitPEM(f *testing.F) {
+	chain, key := keyPair(f)
+	for _, seed := range []string{"", "text", chain, key, chain + key, "notBefore=x\n" + chain + chain + key + key, "-----BEGIN PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		certificates, private := splitPEM(text)
+		if strings.Contains(certificates, "PRIVATE KEY") && certificates != text {
+			t.Errorf("a private key stands among the certificates of %q", text)
+		}
+		if private != "" {
+			block, rest := pem.Decode([]byte(private))
+			if block == nil || len(rest) != 0 || !strings.HasSuffix(block.Type, "PRIVATE KEY") {
+				t.Errorf("the private key of %q is %q", text, private)
+			}
+		}
+	})
 }

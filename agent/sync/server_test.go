@@ -22,23 +22,28 @@ import (
 	"github.com/application-connector/application-connector/graphql/director"
 )
 
-var cfg *rest.Config
+// server starts the API server when the first test needs it: those of pure functions, and fuzzing, do without.
+var server = stdsync.OnceValues(func() (*rest.Config, error) {
+	config, end, err := kubetest.Start(context.Background())
+	stop = end
+	return config, err
+})
+
+var stop func()
 
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 // runTests looks for goroutines that are left over, after the connections to the API server are closed.
 func runTests(m *testing.M) int {
-	config, stop, err := kubetest.Start(context.Background())
-	if err != nil {
-		fmt.Fprintln(os.Stderr, "kubetest:", err)
-		return 1
-	}
-	cfg = config
 	code := m.Run()
-	if transport, err := rest.TransportFor(cfg); err == nil {
-		utilnet.CloseIdleConnectionsFor(transport)
+	if stop != nil {
+		if config, err := server(); err == nil {
+			if transport, err := rest.TransportFor(config); err == nil {
+				utilnet.CloseIdleConnectionsFor(transport)
+			}
+		}
+		stop()
 	}
-	stop()
 	if err := goleak.Find(); err != nil && code == 0 {
 		fmt.Fprintln(os.Stderr, err)
 		return 1
@@ -62,6 +67,10 @@ type cluster struct {
 
 func newCluster(t *testing.T) *cluster {
 	t.Helper()
+	cfg, err := server()
+	if err != nil {
+		t.Fatal(err)
+	}
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{corev1.AddToScheme, v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
