@@ -146,7 +146,7 @@ func TestAMissingConfigurationSecretIsWaitedFor(t *testing.T) {
 	s.configure()
 	s.inState(compassv1alpha1.Synchronized)
 	s.configure(set("RUNTIME_ID", ""))
-	c = s.inState(compassv1alpha1.Synchronized)
+	s.inState(compassv1alpha1.Synchronized)
 	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
 	c = s.inState(compassv1alpha1.SynchronizationFailed)
 	if got := c.Status.SynchronizationStatus.Error; !strings.HasPrefix(got, "Failed to read Runtime config: ") || !strings.Contains(got, "RUNTIME_ID") {

@@ -28,6 +28,12 @@ func appconn(t *testing.T) string {
 	if path == "" {
 		t.Fatal("APPCONN is not set: run the tests by \"make test\", or set it to the program that \"make build\" put at bin/appconn")
 	}
+	// Go runs a test again when a file of this module that it looked at has changed: these are what is tested.
+	for _, name := range []string{"appconn", "agent", "gateway", "validator", "localkube", "kubectl"} {
+		if _, err := os.Stat(filepath.Join(filepath.Dir(path), name)); err != nil {
+			t.Fatal(err)
+		}
+	}
 	return path
 }
 

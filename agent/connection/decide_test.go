@@ -107,9 +107,9 @@ func TestFailuresAreFollowedLaterAndLater(t *testing.T) {
 	for failures := range int32(8) {
 		got = append(got, s.AfterFailure(now, failures+1, 0).Sub(now))
 	}
-	for i, want := range []time.Duration{30, 45, 75, 135, 255, 495, 615, 615} {
-		if got[i] != want*time.Second {
-			t.Errorf("after %d failures: %s, want %s", i+1, got[i], want*time.Second)
+	for i, want := range []int{30, 45, 75, 135, 255, 495, 615, 615} {
+		if want := time.Duration(want) * time.Second; got[i] != want {
+			t.Errorf("after %d failures: %s, want %s", i+1, got[i], want)
 		}
 	}
 }

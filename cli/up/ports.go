@@ -65,7 +65,7 @@ func choosePorts(free bool) (ports, error) {
 		if free {
 			*p.port = 0
 		}
-		l, err := net.Listen("tcp", address(*p.port)) //nolint:noctx // does not block
+		l, err := net.Listen("tcp", address(*p.port))
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return ports{}, fmt.Errorf("port %d, for %s, is taken: stop what listens there, or use --free-ports", *p.port, p.name)
 		}

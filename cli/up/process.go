@@ -52,7 +52,7 @@ func (s *supervisor) start(name, path string, args, env []string, stdout io.Writ
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(path, args...) //nolint:gosec,noctx // our own binaries; ended in order by stop, not by a context
+	cmd := exec.Command(path, args...) //nolint:noctx // our own binaries; ended in order by stop, not by a context
 	cmd.Env = append(os.Environ(), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if stdout != nil {

@@ -139,8 +139,6 @@ func (r *rig) secret(name string, data ...string) {
 
 func (r *rig) apply() { r.snapshot.Store(routes.NewSnapshot(r.applications, r.secrets)) }
 
-func encode(s *v1alpha1.ApplicationSpec) { s.EncodeURL = true }
-
 func entry(name, target string) v1alpha1.Entry { return v1alpha1.Entry{Name: name, TargetURL: target} }
 
 func entryWith(name, target, kind, secretName, tokenURL string) v1alpha1.Entry {

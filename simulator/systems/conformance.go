@@ -78,7 +78,7 @@ func (s *Server) conformanceBadCSRF(w http.ResponseWriter, _ *http.Request) {
 
 func csrfAnswer(w http.ResponseWriter, token, cookie string) {
 	w.Header().Set("X-Csrf-Token", token)
-	http.SetCookie(w, &http.Cookie{Name: conformanceCookie, Value: cookie}) //nolint:gosec // as the original sets it
+	http.SetCookie(w, &http.Cookie{Name: conformanceCookie, Value: cookie}) // as the original sets it
 	w.WriteHeader(http.StatusOK)
 }
 
