@@ -3,6 +3,7 @@ package compass
 import (
 	"cmp"
 	"encoding/json"
+	"fmt"
 	"slices"
 	"time"
 )
@@ -67,18 +68,25 @@ func (s *Server) putRuntime(draft *inventory, tenant string, r Runtime) error {
 
 // putApplication adds or replaces; what Director itself knows of it stays.
 func (s *Server) putApplication(draft *inventory, tenant string, a Application) error {
+	next := s.newApplicationState(draft, tenant, a)
 	for _, other := range draft.putTenant(tenant).applications {
-		if other.ID != a.ID && other.uniqueName() == a.uniqueName() {
+		if other.ID != a.ID && other.named == next.named {
 			return errNotUniqueName("application")
 		}
 	}
-	draft.putApplication(s.newApplicationState(draft, tenant, a))
+	for _, b := range a.Bundles {
+		if owner := draft.bundleOwner[b.ID]; owner != nil && owner.ID != a.ID {
+			return fmt.Errorf("bundle id %s is used by application %q already", b.ID, owner.Name)
+		}
+	}
+	draft.putApplication(next)
 	return nil
 }
 
 func (s *Server) newApplicationState(draft *inventory, tenant string, a Application) *applicationState {
 	now := s.now()
 	next := &applicationState{Application: a.sorted(), Tenant: tenant, Created: now, StatusAt: now}
+	next.nameIt()
 	if old := draft.applications[a.ID]; old != nil {
 		next.Created, next.Connected, next.StatusAt, next.Updated = old.Created, old.Connected, old.StatusAt, now
 		if old.Tenant != tenant {

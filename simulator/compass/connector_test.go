@@ -254,3 +254,9 @@ func TestIdleConnectionsEndWithAChangeOfCA(t *testing.T) {
 		t.Errorf("read %d bytes, want the end", n)
 	}
 }
+
+func (s *Server) idleConnections() int {
+	s.idleMu.Lock()
+	defer s.idleMu.Unlock()
+	return len(s.idle)
+}

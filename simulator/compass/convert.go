@@ -30,7 +30,7 @@ func applicationNode(a *applicationState, r *runtimeState) *directorapi.Applicat
 	if r != nil {
 		out.ForRuntime = r.ID
 		if r.normalizes() {
-			out.Name = a.uniqueName()
+			out.Name = a.named.shown()
 		}
 	}
 	return out

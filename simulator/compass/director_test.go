@@ -176,6 +176,26 @@ func TestHiddenApplicationsAndThoseOfOtherFormationsAreNotSeen(t *testing.T) {
 	f.same(`{"data":{"applications":{"totalCount":6}}}`, f.asAdmin(`{ applications { totalCount } }`, nil))
 }
 
+func TestTwoApplicationsCanBeShownUnderOneName(t *testing.T) {
+	f := newDirectorFixture(t)
+	if _, err := f.server.Admin().PutApplications(testTenant,
+		Application{ID: "00000000-0000-4000-8000-000000000001", Name: "a 1", Formations: []string{"default"}},
+		Application{ID: "00000000-0000-4000-8000-000000000002", Name: "a", SystemNumber: "1", Formations: []string{"default"}}); err != nil {
+		t.Fatal(err)
+	}
+	f.same(`{"data":{"applicationsForRuntime":{"data":[{"name":"mp-a-1"},{"name":"mp-a-1"}]}}}`,
+		f.asRuntime(`query($id: ID!) { applicationsForRuntime(runtimeID: $id, first: 2) { data { name } } }`, map[string]any{"id": testRuntime}))
+}
+
+func TestABundleBelongsToOneApplication(t *testing.T) {
+	f := newDirectorFixture(t)
+	bundle := f.server.Admin().Inventory().Tenants[0].Applications[0].Bundles[0]
+	_, err := f.server.Admin().PutApplication(testTenant, Application{Name: "thief", Bundles: []Bundle{{ID: bundle.ID, Name: "mine"}}})
+	if want := `application "thief": bundle id ` + bundle.ID + ` is used by application "Shop (EU)" already`; err == nil || err.Error() != want {
+		t.Errorf("error %v, want %s", err, want)
+	}
+}
+
 func TestARuntimeThatIsNotNormalizedSeesNamesAsTheyAre(t *testing.T) {
 	f := newDirectorFixture(t)
 	if _, err := f.server.Admin().PutRuntime(testTenant, Runtime{ID: testRuntime, Name: "local", Formations: []string{"default"}, Labels: map[string]any{"isNormalized": "false"}}); err != nil {

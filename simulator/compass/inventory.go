@@ -43,6 +43,9 @@ type applicationState struct {
 	Updated   time.Time `json:"updated,omitzero"`
 	Connected bool      `json:"connected,omitempty"`
 	StatusAt  time.Time `json:"statusAt"`
+	// named is the key, kept because names are asked for in each request for
+	// each Application.
+	named applicationKey
 }
 
 // instanceAuth is the credentials of one Runtime for one bundle.
@@ -109,6 +112,7 @@ func (i *inventory) putRuntime(r *runtimeState) {
 }
 
 func (i *inventory) putApplication(a *applicationState) {
+	a.nameIt()
 	if old, ok := i.applications[a.ID]; ok {
 		for _, b := range old.Bundles {
 			delete(i.bundleOwner, b.ID)
@@ -227,12 +231,18 @@ func (a *applicationState) allLabels() map[string]any {
 	if labels == nil {
 		labels = map[string]any{}
 	}
-	labels[labelName] = normalizeName(a.Name)
+	labels[labelName] = a.named.normalized
 	labels[labelManaged] = "false"
 	if len(a.Formations) > 0 {
 		labels[labelScenarios] = a.Formations
 	}
 	return labels
+}
+
+func (a *applicationState) nameIt() {
+	if a.named.normalized == "" {
+		a.named = a.key()
+	}
 }
 
 // newRuntimeState adds the labels that every Runtime of an integration system has.

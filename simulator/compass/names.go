@@ -41,13 +41,21 @@ func normalizeName(name string) string {
 	return strings.TrimSuffix(name, "-")
 }
 
-// uniqueName is what must be unique among the Applications of a tenant.
-func (a Application) uniqueName() string {
-	name := normalizeName(a.Name)
-	if a.SystemNumber != "" {
-		name += "-" + a.SystemNumber
+// applicationKey is what must be unique among the Applications of a tenant.
+// The names that Runtimes see can still be equal: "a 1", and "a" of system
+// number 1.
+type applicationKey struct{ normalized, systemNumber string }
+
+func (a Application) key() applicationKey {
+	return applicationKey{normalizeName(a.Name), a.SystemNumber}
+}
+
+// shown is the name that Runtimes see.
+func (k applicationKey) shown() string {
+	if k.systemNumber == "" {
+		return k.normalized
 	}
-	return name
+	return k.normalized + "-" + k.systemNumber
 }
 
 // checkLabelKey returns what is wrong with key in Director's words, or "".

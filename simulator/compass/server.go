@@ -335,9 +335,3 @@ func (s *Server) ServerCA() []byte { return s.serverCA.Load().certPEM() }
 
 // Admin is the administrator's side.
 func (s *Server) Admin() *Admin { return &Admin{s} }
-
-func (s *Server) idleConnections() int {
-	s.idleMu.Lock()
-	defer s.idleMu.Unlock()
-	return len(s.idle)
-}

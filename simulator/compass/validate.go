@@ -93,7 +93,7 @@ func (s Seed) validate() error {
 	for i, t := range s.Tenants {
 		at := fmt.Sprintf("tenants[%d]", i)
 		unique(at+".id", t.ID)
-		runtimeNames, appNames := map[string]string{}, map[string]string{}
+		runtimeNames, appNames := map[string]string{}, map[applicationKey]string{}
 		for j, r := range t.Runtimes {
 			at := fmt.Sprintf("%s.runtimes[%d]", at, j)
 			r.check(&p, at, unique)
@@ -105,10 +105,10 @@ func (s Seed) validate() error {
 		for j, a := range t.Applications {
 			at := fmt.Sprintf("%s.applications[%d]", at, j)
 			a.check(&p, at, unique)
-			if first, taken := appNames[a.uniqueName()]; taken {
+			if first, taken := appNames[a.key()]; taken {
 				p.add(at+".name", "%q is, normalized, the name of %s already", a.Name, first)
 			}
-			appNames[a.uniqueName()] = at
+			appNames[a.key()] = at
 		}
 	}
 	return p.err()
