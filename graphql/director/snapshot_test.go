@@ -176,7 +176,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 		before     func(i *inventory) func(n int, operation string)
 		edit       func(n int, operation string, answer object)
 		incomplete string
-		apps_      int
+		left       int
 		invalid    []director.InvalidApplication
 	}{
 		"an application is removed between pages": {
@@ -189,7 +189,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				}
 			},
 			incomplete: "applications: the count changed while the pages were read",
-			apps_:      249, // one was skipped: its page had been read when it moved there
+			left:       249, // one was skipped: its page had been read when it moved there
 		},
 		"an application is added between pages, which brings one twice": {
 			apps: many(250, func(n int) object { return app(n + 1) }),
@@ -201,7 +201,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				}
 			},
 			incomplete: "applications: the count changed while the pages were read",
-			apps_:      250,
+			left:       250,
 		},
 		"the count is wrong": {
 			apps: many(3, func(n int) object { return app(n) }),
@@ -209,11 +209,11 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				answer["data"].(object)["applicationsForRuntime"].(object)["totalCount"] = 4
 			},
 			incomplete: "applications: 3 read, Director counts 4",
-			apps_:      3,
+			left:       3,
 		},
 		"an application has no id": {
 			apps: []object{app(1), {"id": "", "name": "x", "bundles": []object{}}},
-			edit: func(int, string, object) {}, incomplete: "applications: 1 without an id", apps_: 1,
+			edit: func(int, string, object) {}, incomplete: "applications: 1 without an id", left: 1,
 		},
 		"an API is added between pages": {
 			apps: wide(),
@@ -226,7 +226,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				}
 			},
 			incomplete: "application app-00002: bundle bundle-00001: APIs: the count changed while the pages were read",
-			apps_:      1,
+			left:       1,
 			invalid: []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2",
 				Reason: "bundle bundle-00001: APIs: the count changed while the pages were read"}},
 		},
@@ -240,7 +240,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				}
 			},
 			incomplete: "application app-00002: went away while its pages were read",
-			apps_:      1,
+			left:       1,
 			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "went away while its pages were read"}},
 		},
 		"the application may not be read alone any more": {
@@ -253,7 +253,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				}
 			},
 			incomplete: "application app-00002: went away while its pages were read",
-			apps_:      1,
+			left:       1,
 			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "went away while its pages were read"}},
 		},
 		"bundles are null": {
@@ -263,7 +263,7 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				apps[1].(object)["bundles"] = nil
 			},
 			incomplete: "application app-00002: bundles: null instead of a list",
-			apps_:      1,
+			left:       1,
 			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "bundles: null instead of a list"}},
 		},
 	}
@@ -280,8 +280,8 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 			if got.Complete || got.Incomplete != test.incomplete {
 				t.Errorf("complete %v, %q, want %q", got.Complete, got.Incomplete, test.incomplete)
 			}
-			if len(got.Applications) != test.apps_ {
-				t.Errorf("%d applications, want %d", len(got.Applications), test.apps_)
+			if len(got.Applications) != test.left {
+				t.Errorf("%d applications, want %d", len(got.Applications), test.left)
 			}
 			if diff := cmp.Diff(test.invalid, got.Invalid); diff != "" {
 				t.Errorf("invalid (-want +got):\n%s", diff)
