@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"os"
 	"strconv"
 	"syscall"
 )
@@ -52,30 +53,49 @@ func (p *ports) named() []struct {
 	}
 }
 
+// Free ports are taken from blocks below the range from which systems choose the ports of outgoing connections and of
+// listeners that ask for any port: what is free now is still free when the programs open it. Each process begins at a
+// block of its own.
+const (
+	firstFree, lastFree = 20000, 32000
+	block               = 16
+)
+
 // choosePorts gives the documented ports, after seeing that each is free, or free ones.
 func choosePorts(free bool) (ports, error) {
-	chosen := documentedPorts
-	var held []net.Listener
-	defer func() {
-		for _, l := range held {
-			_ = l.Close()
+	if !free {
+		chosen := documentedPorts
+		return chosen, probe(&chosen)
+	}
+	const blocks = (lastFree - firstFree) / block
+	for i := range blocks {
+		base := firstFree + (os.Getpid()+i)%blocks*block
+		var chosen ports
+		for j, p := range chosen.named() {
+			*p.port = base + j
 		}
-	}()
-	for _, p := range chosen.named() {
-		if free {
-			*p.port = 0
+		if probe(&chosen) == nil {
+			return chosen, nil
 		}
-		l, err := net.Listen("tcp", address(*p.port))
+	}
+	return ports{}, fmt.Errorf("no %d ports in a row are free between %d and %d", block, firstFree, lastFree)
+}
+
+// probe opens every port, and closes it again.
+func probe(all *ports) error {
+	for _, p := range all.named() {
+		l, err := net.Listen("tcp", address(*p.port)) //nolint:noctx // does not block
 		if errors.Is(err, syscall.EADDRINUSE) {
-			return ports{}, fmt.Errorf("port %d, for %s, is taken: stop what listens there, or use --free-ports", *p.port, p.name)
+			return fmt.Errorf("port %d, for %s, is taken: stop what listens there, or use --free-ports", *p.port, p.name)
 		}
 		if err != nil {
-			return ports{}, fmt.Errorf("port %d, for %s: %w", *p.port, p.name, err)
+			return fmt.Errorf("port %d, for %s: %w", *p.port, p.name, err)
 		}
-		held = append(held, l)
-		*p.port = l.Addr().(*net.TCPAddr).Port
+		if err := l.Close(); err != nil {
+			return err
+		}
 	}
-	return chosen, nil
+	return nil
 }
 
 func address(port int) string { return net.JoinHostPort(host, strconv.Itoa(port)) }

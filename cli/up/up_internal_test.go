@@ -85,8 +85,16 @@ func TestAPortThatIsTakenIsNamedTogetherWithWhoWantsIt(t *testing.T) {
 	if err == nil || err.Error() != want {
 		t.Errorf("got %v, want %s", err, want)
 	}
-	if _, err := choosePorts(true); err != nil {
-		t.Errorf("with --free-ports: %v", err)
+	chosen, err := choosePorts(true)
+	if err != nil {
+		t.Fatalf("with --free-ports: %v", err)
+	}
+	distinct := map[int]bool{}
+	for _, p := range chosen.named() {
+		distinct[*p.port] = true
+	}
+	if len(distinct) != len(chosen.named()) || len(distinct) > block {
+		t.Errorf("with --free-ports: %+v", chosen)
 	}
 }
 
