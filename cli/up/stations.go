@@ -26,7 +26,7 @@ func (w *world) clusterChapter(want ...string) chapter {
 func (w *world) gatewayChapter() chapter {
 	call := func(title string, port int, request string, want ...string) stop {
 		return stop{
-			title: title, command: fmt.Sprintf("curl -sS -w '%%{http_code}\n' http://%s%s", address(port), request),
+			title: title, command: fmt.Sprintf("curl -sS -w '%%{http_code}\\n' http://%s%s", address(port), request),
 			want: append(want, `(?m)^200$`),
 		}
 	}
@@ -47,7 +47,7 @@ func (w *world) gatewayChapter() chapter {
 func (w *world) eventsChapter() chapter {
 	id := uuid.NewString()
 	post := func(options string) string {
-		return fmt.Sprintf("curl -sS -w '%%{http_code}\n' --cacert edge-ca.crt%s -H 'Content-Type: application/cloudevents+json'"+
+		return fmt.Sprintf("curl -sS -w '%%{http_code}\\n' --cacert edge-ca.crt%s -H 'Content-Type: application/cloudevents+json'"+
 			` -d '{"specversion":"1.0","type":"order.created.v1","source":"mp-shop","id":"%s","data":{"orderCode":"4711"}}'`+
 			" https://localhost:%d/mp-shop/v2/events", options, id, w.ports.Edge)
 	}

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os/exec"
 	"regexp"
+	"slices"
 	"strings"
 )
 
@@ -28,7 +29,7 @@ type chapter struct {
 	stops []stop
 }
 
-// print writes the walk-through for somebody to paste from.
+// printTour writes the walk-through for somebody to paste from.
 func printTour(p *progress, preamble []string, chapters []chapter) error {
 	var b strings.Builder
 	fmt.Fprintf(&b, "\nReady in %.0f s. Paste into another terminal:\n\n", p.elapsed().Seconds())
@@ -94,17 +95,12 @@ func (s stop) run(ctx context.Context, preamble []string) (string, error) {
 	return output, nil
 }
 
-// indent sets an output off from the progress lines, and cuts what is long.
+// indent sets an output off from the progress lines, and leaves out the middle of what is long.
 func indent(output string) string {
-	const most = 25
-	var b strings.Builder
-	n := 0
-	for line := range strings.Lines(strings.TrimRight(output, "\n")) {
-		if n++; n > most {
-			b.WriteString("      …\n")
-			break
-		}
-		fmt.Fprintf(&b, "      %s\n", strings.TrimRight(line, "\n"))
+	const first, last = 14, 3
+	lines := strings.Split(strings.TrimRight(output, "\n"), "\n")
+	if len(lines) > first+last+1 {
+		lines = slices.Concat(lines[:first], []string{"…"}, lines[len(lines)-last:])
 	}
-	return b.String()
+	return "      " + strings.Join(lines, "\n      ") + "\n"
 }
