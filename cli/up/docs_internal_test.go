@@ -40,3 +40,26 @@ func TestTheReferenceListsEveryFlagAndEveryPort(t *testing.T) {
 		t.Errorf("ports, as used and as documented (-,+):\n%s", diff)
 	}
 }
+
+func TestEveryCommandOfTheREADMEIsOneOfTheTour(t *testing.T) {
+	text, err := os.ReadFile("../../README.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	id := regexp.MustCompile(`"id":"[0-9a-f-]{36}"`)
+	known := map[string]bool{}
+	for _, c := range (&world{ports: documentedPorts}).tour() {
+		for _, s := range c.stops {
+			known[id.ReplaceAllString(s.command, "id")] = true
+		}
+	}
+	commands := regexp.MustCompile(`(?m)^\$ (.*)$`).FindAllSubmatch(text, -1)
+	if len(commands) < 10 {
+		t.Fatalf("only %d commands in the README", len(commands))
+	}
+	for _, m := range commands {
+		if command := id.ReplaceAllString(string(m[1]), "id"); !known[command] {
+			t.Errorf("not in the tour: %s", m[1])
+		}
+	}
+}
