@@ -199,8 +199,12 @@ func (a *applier) bringSecret(ctx context.Context, app *written, step *SecretSte
 		if !apierrors.IsAlreadyExists(err) {
 			return secretFailed(what, err)
 		}
-		if err := a.findSecret(ctx, app, step); err != nil {
+		found, err := a.findSecret(ctx, app, step)
+		if err != nil {
 			return err
+		}
+		if !found { // it was deleted between the two requests, as the garbage collector does with what it finds left over
+			return secretFailed(what, a.createSecret(ctx, app, step))
 		}
 	}
 	switch step.Action {
@@ -226,11 +230,16 @@ func (a *applier) createSecret(ctx context.Context, app *written, step *SecretSt
 	return a.Create(ctx, newSecret(a.namespace, app, *step), client.FieldOwner(FieldOwner))
 }
 
-// findSecret decides what to do with a Secret that the plan could not see: as the plan would have done.
-func (a *applier) findSecret(ctx context.Context, app *written, step *SecretStep) error {
+// findSecret decides what to do with a Secret that the plan could not see: as the plan would have done. It says whether
+// there is one.
+func (a *applier) findSecret(ctx context.Context, app *written, step *SecretStep) (bool, error) {
 	have := &corev1.Secret{}
-	if err := a.live.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: step.Name}, have); err != nil {
-		return secretFailed("reading Secret "+a.namespace+"/"+step.Name, err)
+	err := a.live.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: step.Name}, have)
+	if apierrors.IsNotFound(err) {
+		return false, nil
+	}
+	if err != nil {
+		return false, secretFailed("reading Secret "+a.namespace+"/"+step.Name, err)
 	}
 	owner := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: app.name, UID: app.uid}}
 	step.Observed = have
@@ -241,9 +250,9 @@ func (a *applier) findSecret(ctx context.Context, app *written, step *SecretStep
 	case orphaned(app.name, have):
 		step.Action = Replace
 	default:
-		return &stepError{reason: ReasonSecretTaken, secrets: true, err: errors.New(secretTaken(a.namespace, step.Name, app.name))}
+		return false, &stepError{reason: ReasonSecretTaken, secrets: true, err: errors.New(secretTaken(a.namespace, step.Name, app.name))}
 	}
-	return nil
+	return true, nil
 }
 
 func newSecret(namespace string, app *written, step SecretStep) *corev1.Secret {

@@ -227,3 +227,24 @@ func TestWhatACacheDoesNotShowYetIsFoundAtTheServer(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+// The garbage collector may delete a Secret after creating it was refused, and before it is looked at.
+func TestASecretDeletedBetweenTwoRequestsIsCreated(t *testing.T) {
+	c := newCluster(t)
+	c.must(c.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: shopSecret, Namespace: c.namespace}}))
+	c.syncer.Live = interceptor.NewClient(c.Client.(client.WithWatch), interceptor.Funcs{
+		Get: func(ctx context.Context, inner client.WithWatch, key client.ObjectKey, o client.Object, opts ...client.GetOption) error {
+			if s, ok := o.(*corev1.Secret); ok {
+				s.Name, s.Namespace = key.Name, key.Namespace
+				c.must(inner.Delete(ctx, s))
+			}
+			return inner.Get(ctx, key, o, opts...)
+		},
+	})
+	if result, _ := c.sync(whole(withAuth(basic("p")))); result.Synced != 1 {
+		t.Errorf("result %+v", result)
+	}
+	if diff := cmp.Diff(map[string]string{"username": "u", "password": "p"}, c.data(shopSecret)); diff != "" {
+		t.Error(diff)
+	}
+}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/go-logr/logr"
 	"go.uber.org/goleak"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -16,6 +17,7 @@ import (
 	"k8s.io/client-go/rest"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
@@ -35,6 +37,7 @@ func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 // runTests looks for goroutines that are left over, after the connections to the API server are closed.
 func runTests(m *testing.M) int {
+	ctrllog.SetLogger(logr.Discard()) // controller-runtime complains if nobody says where to log
 	code := m.Run()
 	if stop != nil {
 		if config, err := server(); err == nil {
