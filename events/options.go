@@ -49,35 +49,39 @@ type Options struct {
 	SourcePolicy    string
 	MaxBodyBytes    int64
 
-	PublisherTimeout time.Duration
-	DrainDelay       time.Duration
-	ShutdownTimeout  time.Duration
+	PublisherTimeout  time.Duration
+	PublisherAttempts int
+	RetryWindow       time.Duration
+	DrainDelay        time.Duration
+	ShutdownTimeout   time.Duration
 
 	LogFormat string
 	LogLevel  string
 
-	// Clock times the drain delay; nil means the real clock.
+	// Clock times the drain delay and repeats to the publisher; nil means the real clock.
 	Clock clock.Clock
 }
 
 // NewOptions returns the defaults.
 func NewOptions() *Options {
 	return &Options{
-		ProxyPort:        8081,
-		ExternalAPIPort:  8080,
-		Paths:            proxy.DefaultPaths,
-		PublisherHost:    "eventing-event-publisher-proxy.kyma-system",
-		DestinationPath:  "/publish",
-		SyncPeriod:       45 * time.Second,
-		XFCCMode:         ModeStrict,
-		TrustedHops:      1,
-		IngressIdentity:  "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
-		SourcePolicy:     string(proxy.SourceWarn),
-		MaxBodyBytes:     64 << 10,
-		PublisherTimeout: 30 * time.Second,
-		ShutdownTimeout:  30 * time.Second,
-		LogFormat:        "json",
-		LogLevel:         "info",
+		ProxyPort:         8081,
+		ExternalAPIPort:   8080,
+		Paths:             proxy.DefaultPaths,
+		PublisherHost:     "eventing-event-publisher-proxy.kyma-system",
+		DestinationPath:   "/publish",
+		SyncPeriod:        45 * time.Second,
+		XFCCMode:          ModeStrict,
+		TrustedHops:       1,
+		IngressIdentity:   "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
+		SourcePolicy:      string(proxy.SourceWarn),
+		MaxBodyBytes:      64 << 10,
+		PublisherTimeout:  30 * time.Second,
+		PublisherAttempts: 10,
+		RetryWindow:       10 * time.Second,
+		ShutdownTimeout:   30 * time.Second,
+		LogFormat:         "json",
+		LogLevel:          "info",
 	}
 }
 
@@ -99,7 +103,9 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.SourcePolicy, "sourcePolicy", o.SourcePolicy, "for a CloudEvent whose source is not the Application: off, warn, rewrite or enforce")
 	fs.Int64Var(&o.MaxBodyBytes, "maxBodyBytes", o.MaxBodyBytes, "largest event in bytes")
 	fs.StringVar(&o.ListenAddress, "listenAddress", o.ListenAddress, "IP address to listen on; empty: all")
-	fs.DurationVar(&o.PublisherTimeout, "publisherTimeout", o.PublisherTimeout, "longest time for the publisher to take an event and answer")
+	fs.DurationVar(&o.PublisherTimeout, "publisherTimeout", o.PublisherTimeout, "longest time of one attempt: for the publisher to take an event and answer")
+	fs.IntVar(&o.PublisherAttempts, "publisherAttempts", o.PublisherAttempts, "how often an event is sent at most while the publisher is away; 1: no repeats")
+	fs.DurationVar(&o.RetryWindow, "retryWindow", o.RetryWindow, "time after the first attempt in which further ones begin")
 	fs.DurationVar(&o.DrainDelay, "drainDelay", o.DrainDelay, "after SIGTERM: time of serving on while not ready, so that the Pod leaves its Service first")
 	fs.DurationVar(&o.ShutdownTimeout, "shutdownTimeout", o.ShutdownTimeout, "after the drain delay: longest wait for requests in flight")
 }
@@ -147,6 +153,8 @@ func (o *Options) Validate() error {
 	check(slices.Contains(policies, proxy.SourcePolicy(o.SourcePolicy)), "--sourcePolicy=%q: must be off, warn, rewrite or enforce", o.SourcePolicy)
 	check(o.MaxBodyBytes > 0, "--maxBodyBytes=%d: must be more than 0", o.MaxBodyBytes)
 	check(o.PublisherTimeout > 0, "--publisherTimeout=%s: must be more than 0", o.PublisherTimeout)
+	check(o.PublisherAttempts > 0, "--publisherAttempts=%d: must be more than 0", o.PublisherAttempts)
+	check(o.RetryWindow >= 0, "--retryWindow=%s: must not be negative", o.RetryWindow)
 	check(o.DrainDelay >= 0, "--drainDelay=%s: must not be negative", o.DrainDelay)
 	check(o.ShutdownTimeout > 0, "--shutdownTimeout=%s: must be more than 0", o.ShutdownTimeout)
 	_, ok := levels[strings.ToLower(o.LogLevel)]

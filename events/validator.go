@@ -152,7 +152,7 @@ func (s *Server) serve(ctx context.Context, o Options) {
 		},
 		Compatible: o.XFCCMode == ModeCompatible, Paths: o.Paths, PublisherHost: o.PublisherHost,
 		DestinationPath: o.DestinationPath, SourcePolicy: proxy.SourcePolicy(o.SourcePolicy), MaxBodyBytes: o.MaxBodyBytes,
-		Timeout: o.PublisherTimeout, Metrics: proxy.NewMetrics(registry), Log: s.log, Transport: transport,
+		Timeout: o.PublisherTimeout, Attempts: o.PublisherAttempts, RetryWindow: o.RetryWindow, Clock: o.Clock, Metrics: proxy.NewMetrics(registry), Log: s.log, Transport: transport,
 	}), o)
 	admin := s.server(s.adminHandler(registry), o)
 
@@ -185,7 +185,7 @@ func (s *Server) server(handler http.Handler, o Options) *http.Server {
 		Handler:           handler,
 		ReadHeaderTimeout: readHeaderTimeout,
 		ReadTimeout:       readTimeout,
-		WriteTimeout:      readTimeout + o.PublisherTimeout + 10*time.Second, // counts from the end of the request's header
+		WriteTimeout:      readTimeout + o.PublisherTimeout + o.RetryWindow + 10*time.Second, // counts from the end of the request's header
 		IdleTimeout:       idleTimeout,
 		MaxHeaderBytes:    maxHeaderBytes,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelWarn),

@@ -199,6 +199,7 @@ func TestAnEventOfAnApplicationReachesTheSubscriberOnEveryRoute(t *testing.T) {
 	}{
 		"binary":     {"/shop/events", `{"n":1}`, event("binary"), 204},
 		"structured": {"/shop/v2/events", `{"specversion":"1.0","type":"order.created.v1","source":"shop","id":"structured","data":{"n":2}}`, http.Header{"Content-Type": {"application/cloudevents+json"}}, 204},
+		"batch":      {"/shop/events", `[{"specversion":"1.0","type":"order.created.v1","source":"shop","id":"first","data":4},{"specversion":"1.0","type":"order.created.v1","source":"shop","id":"second","data":5}]`, http.Header{"Content-Type": {"application/cloudevents-batch+json"}}, 204},
 		"legacy":     {"/shop/v1/events", `{"event-type":"order.created","event-type-version":"v1","event-id":"` + legacyID + `","event-time":"2026-11-02T22:33:22Z","data":{"n":3}}`, http.Header{"Content-Type": {"application/json"}}, 200},
 	} {
 		resp, err := r.send(shop, c.path, c.body, c.header)
@@ -212,6 +213,7 @@ func TestAnEventOfAnApplicationReachesTheSubscriberOnEveryRoute(t *testing.T) {
 	}
 	want := map[string]bool{
 		`kyma.shop.order.created.v1 binary {"n":1}`: true, `kyma.shop.order.created.v1 structured {"n":2}`: true,
+		`kyma.shop.order.created.v1 first 4`: true, `kyma.shop.order.created.v1 second 5`: true,
 		`kyma.shop.order.created.v1 ` + legacyID + ` {"n":3}`: true,
 	}
 	if d := cmp.Diff(want, got); d != "" {
@@ -310,11 +312,21 @@ func TestAMeshThatIsSetUpWrongLetsNobodyTakeAnothersName(t *testing.T) {
 
 func TestAPublisherThatFailsIsNotASuccessAndTheEventCanBeSentAgain(t *testing.T) {
 	r := newRoad(t, nil, "shop")
-	for _, f := range []eventing.Fault{{Status: 500, Times: 1}, {Status: 503, Times: 1}, {Down: true, Times: 1}} {
-		r.eventing.SetFault(f)
+	for what, c := range map[string]struct {
+		fault eventing.Fault
+		want  int
+	}{
+		"an error":               {eventing.Fault{Status: 500, Times: 1}, 500},
+		"away for longer":        {eventing.Fault{Status: 503, RetryAfter: "60", Times: 1}, 503},
+		"away for a moment":      {eventing.Fault{Status: 503, Times: 1}, 204},
+		"down for a moment":      {eventing.Fault{Down: true, Times: 2}, 204},
+		"it wants to be alone":   {eventing.Fault{Status: 429, Times: 1}, 429},
+		"insufficient resources": {eventing.Fault{Status: 507, Times: 1}, 507},
+	} {
+		r.eventing.SetFault(c.fault)
 		resp, err := r.send(r.of("shop"), "/shop/events", `{}`, event("2"))
-		if err != nil || resp.StatusCode < 500 {
-			t.Errorf("%+v: %v, %v", f, resp, err)
+		if err != nil || resp.StatusCode != c.want {
+			t.Errorf("%s: %v, %v", what, resp, err)
 		}
 		r.eventing.SetFault(eventing.Fault{})
 	}

@@ -1,8 +1,6 @@
-// Package cloudevent checks that an HTTP request holds one CloudEvent 1.0, in binary or structured (JSON) mode, and can
-// give it another source. It reads with the CloudEvents SDK, as the publisher does, and refuses beforehand what two
+// Package cloudevent checks that an HTTP request holds one CloudEvent 1.0, in binary or structured (JSON) mode, or a batch
+// of them (JSON), and can give an event another source. It reads with the CloudEvents SDK, as the publisher does, and refuses beforehand what two
 // readers could read in two ways. It knows nothing of Applications and sends nothing.
-//
-// Batches are refused: the publisher knows none.
 package cloudevent
 
 import (
@@ -24,6 +22,7 @@ import (
 
 const (
 	structuredType = "application/cloudevents+json"
+	batchType      = "application/cloudevents-batch+json"
 	typePrefix     = "application/cloudevents"
 	headerPrefix   = "Ce-"
 	headerSource   = "Ce-Source"
@@ -110,13 +109,10 @@ func mode(header http.Header) (structured bool, err error) {
 		}
 	}
 	if mediaType == structuredType {
-		if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
-			return false, unsupported("charset of %s must be utf-8", structuredType)
-		}
-		return true, nil
+		return true, utf8Only(structuredType, parameters)
 	}
 	if strings.HasPrefix(mediaType, typePrefix) {
-		return false, unsupported("%s is not supported: send one event in binary mode or as %s", mediaType, structuredType)
+		return false, unsupported("%s is not supported: send one event in binary mode, as %s, or several as %s", mediaType, structuredType, batchType)
 	}
 	switch header.Get(headerVersion) {
 	case version:
@@ -126,6 +122,13 @@ func mode(header http.Header) (structured bool, err error) {
 	default:
 		return false, invalid("ce-specversion must be %s", version)
 	}
+}
+
+func utf8Only(mediaType string, parameters map[string]string) error {
+	if charset, ok := parameters["charset"]; ok && !strings.EqualFold(charset, "utf-8") {
+		return unsupported("charset of %s must be utf-8", mediaType)
+	}
+	return nil
 }
 
 // members reads the members of a structured event in order. A repeated member would let two readers see two events, and

@@ -46,9 +46,12 @@ func (f *refusal) write(w http.ResponseWriter) {
 	writeError(w, f.status, f.text)
 }
 
+// jsonType is the type of our own answers, spelled as clients of the older validator know it.
+const jsonType = "application/json;charset=UTF-8"
+
 // writeError writes the body that clients of the older validator know: code and error.
 func writeError(w http.ResponseWriter, status int, text string) {
-	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
+	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(status)
 	// An error here means that the client is gone, and nobody is left to tell.
 	_ = json.NewEncoder(w).Encode(struct {

@@ -15,8 +15,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/events/cloudevent"
+	"github.com/application-connector/application-connector/events/legacyevent"
 )
 
 // Headers that tell the publisher whom we verified. Whatever a client sends under these names is removed.
@@ -33,6 +36,9 @@ const headerTargetStatus = "Target-System-Status"
 type outgoing struct {
 	*http.Request
 	body []byte
+	// batch holds the events of a batch; then body is not sent.
+	batch   []cloudevent.BatchEvent
+	isBatch bool
 }
 
 // prepare builds the request to the publisher: header first, then the body, and the event is read from exactly what will
@@ -55,7 +61,10 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request, d *decision, a
 		if refused := h.check(out, d, app); refused != nil {
 			return nil, refused
 		}
-	case h.Compatible:
+	case r.Method == http.MethodPost:
+		out.body = legacyevent.WithID(body, uuid.NewString())
+	}
+	if d.route == RouteV1 && h.Compatible {
 		out.URL.RawPath = "" // what was decided on is what is sent: "%2F" was read as a separator
 	}
 	return out, nil
@@ -102,6 +111,10 @@ func (h *Handler) clean(header http.Header, peer string) {
 
 // check reads the CloudEvent and binds its source to the Application.
 func (h *Handler) check(out *outgoing, d *decision, app *v1alpha1.Application) *refusal {
+	if cloudevent.IsBatch(out.Header) && out.Method == http.MethodPost {
+		out.isBatch = true
+		return h.checkBatch(out, d, app)
+	}
 	if h.Compatible && h.SourcePolicy == SourceOff {
 		return nil
 	}
@@ -111,33 +124,61 @@ func (h *Handler) check(out *outgoing, d *decision, app *v1alpha1.Application) *
 			h.Metrics.violations.WithLabelValues(app.Name, "unread").Inc()
 			return nil
 		}
-		status := http.StatusBadRequest
-		if e := (*cloudevent.Error)(nil); errors.As(err, &e) {
-			status = e.Status
-		}
-		return &refusal{status: status, reason: NotACloudEvent, text: err.Error()}
+		return unread(err)
 	}
 	if event.Structured {
 		cloudevent.DropAttributes(out.Header)
 	}
+	var refused *refusal
+	out.body, refused = h.bind(event, out.Header, out.body, d, app)
+	return refused
+}
+
+// checkBatch does for each event of a batch what check does for one. Nothing is sent unless all can be.
+func (h *Handler) checkBatch(out *outgoing, d *decision, app *v1alpha1.Application) *refusal {
+	var err error
+	if out.batch, err = cloudevent.ReadBatch(out.Header, out.body); err != nil {
+		return unread(err)
+	}
+	cloudevent.DropAttributes(out.Header)
+	for i := range out.batch {
+		e := &out.batch[i]
+		var refused *refusal
+		if e.Body, refused = h.bind(e.Event, nil, e.Body, d, app); refused != nil {
+			return refused
+		}
+	}
+	return nil
+}
+
+func unread(err error) *refusal {
+	status := http.StatusBadRequest
+	if e := (*cloudevent.Error)(nil); errors.As(err, &e) {
+		status = e.Status
+	}
+	return &refusal{status: status, reason: NotACloudEvent, text: err.Error()}
+}
+
+// bind holds an event's source against the Application and returns the body to send.
+func (h *Handler) bind(event cloudevent.Event, header http.Header, body []byte, d *decision, app *v1alpha1.Application) ([]byte, *refusal) {
 	if h.SourcePolicy == SourceOff || event.Source == app.Name || event.Source == app.Labels[TypeLabel] {
-		return nil
+		return body, nil
 	}
 	d.source = event.Source
 	h.Metrics.violations.WithLabelValues(app.Name, string(h.SourcePolicy)).Inc()
 	switch h.SourcePolicy {
 	case SourceEnforce:
-		return &refusal{status: http.StatusForbidden, reason: ForeignSource, text: "the event's source must be the Application's name or its type"}
+		return nil, &refusal{status: http.StatusForbidden, reason: ForeignSource, text: "the event's source must be the Application's name or its type"}
 	case SourceRewrite:
-		out.body = event.WithSource(out.Header, out.body, app.Name)
+		body = event.WithSource(header, body, app.Name)
 	}
-	return nil
+	return body, nil
 }
 
 // forward sends the request and copies the publisher's answer.
 func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
-	clientContext := out.Context()
-	ctx, cancel := context.WithTimeout(clientContext, h.Timeout)
+	client := out.Context()
+	delivery, ctx, cancel := h.deliver(client, d.route)
 	defer cancel()
 	request := out.WithContext(ctx)
 	request.Body = io.NopCloser(bytes.NewReader(out.body))
@@ -145,9 +186,8 @@ func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
 	request.ContentLength = int64(len(out.body))
 	request.TransferEncoding, request.Trailer = nil, nil
 
-	begin := time.Now()
 	proxy := &httputil.ReverseProxy{
-		Transport: h.Transport,
+		Transport: delivery,
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.RawQuery = p.In.URL.RawQuery
 			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
@@ -157,13 +197,11 @@ func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
 			}
 		},
 		ModifyResponse: func(answer *http.Response) error {
-			h.Metrics.published(d.route, answer.StatusCode, time.Since(begin))
 			h.judge(answer, d)
 			return nil
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			h.Metrics.published(d.route, 0, time.Since(begin))
-			h.undelivered(clientContext, w, err, d)
+			h.undelivered(client, w, err, d)
 		},
 		ErrorLog: slog.NewLogLogger(h.errorLog.Handler(), slog.LevelWarn),
 	}
@@ -174,7 +212,6 @@ func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
 const maxAnswerBytes = 1 << 20
 
 func (h *Handler) judge(answer *http.Response, d *decision) {
-	answer.Body = &limited{answer.Body, maxAnswerBytes}
 	d.outcome, d.reason = accepted, Delivered
 	if answer.StatusCode < http.StatusBadRequest {
 		return
@@ -185,6 +222,9 @@ func (h *Handler) judge(answer *http.Response, d *decision) {
 	}
 	d.reason = PublisherFailed
 	answer.Header.Set(headerTargetStatus, strconv.Itoa(answer.StatusCode))
+	if !h.Compatible && away(answer.StatusCode) && answer.Header.Get("Retry-After") == "" {
+		answer.Header.Set("Retry-After", retryAfter)
+	}
 	if h.Compatible {
 		answer.StatusCode = http.StatusBadGateway
 		answer.Status = ""
@@ -197,12 +237,10 @@ func (h *Handler) undelivered(client context.Context, w http.ResponseWriter, err
 		status: http.StatusServiceUnavailable, reason: PublisherUnreachable, text: "the Eventing publisher can't be reached, try again with the same event id",
 		header: map[string]string{"Retry-After": retryAfter}, err: err,
 	}
-	dial, timeout := (*net.OpError)(nil), net.Error(nil)
 	switch {
 	case client.Err() != nil:
 		f.reason = ClientGone
-	case errors.As(err, &dial) && dial.Op == "dial":
-	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
+	case timedOut(err):
 		// It may have taken the event: the status says so, and the same id makes a repeat harmless.
 		f.status, f.reason, f.text = http.StatusGatewayTimeout, PublisherTimeout, "the Eventing publisher did not answer in time, try again with the same event id"
 	}

@@ -15,6 +15,7 @@ const unknown = "(unknown)"
 type Metrics struct {
 	requests   *prometheus.CounterVec
 	publisher  *prometheus.HistogramVec
+	retries    *prometheus.CounterVec
 	inFlight   prometheus.Gauge
 	violations *prometheus.CounterVec
 }
@@ -31,6 +32,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help:    "Time until the publisher answered with a header, or did not answer (code 0), by route and code.",
 			Buckets: prometheus.ExponentialBuckets(0.001, 2.5, 12),
 		}, []string{"route", "code"}),
+		retries: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "validator_publisher_retries_total",
+			Help: "Attempts to deliver an event after the first, by route.",
+		}, []string{"route"}),
 		inFlight: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "validator_requests_in_flight",
 			Help: "Requests that are being served.",
@@ -40,7 +45,10 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "Events whose source is not the Application's, or can't be read, by Application and by what was done.",
 		}, []string{"application", "action"}),
 	}
-	registry.MustRegister(m.requests, m.publisher, m.inFlight, m.violations)
+	for _, route := range []Route{RouteV1, RouteV2, RouteEvents} {
+		m.retries.WithLabelValues(string(route)) // so that an alert sees 0 before it sees 1
+	}
+	registry.MustRegister(m.requests, m.publisher, m.retries, m.inFlight, m.violations)
 	return m
 }
 

@@ -3,7 +3,7 @@
 // checks the event (package cloudevent) and forwards it. It owns routes, status codes, headers on the wire, metrics of
 // requests and the audit line.
 //
-// It keeps no state between requests, and it never acknowledges: a 2xx is the publisher's own.
+// It never acknowledges by itself: a 2xx is the publisher's own, or, for a batch, says that it gave one for each event.
 package proxy
 
 import (
@@ -12,6 +12,8 @@ import (
 	"net/http"
 	"runtime/debug"
 	"time"
+
+	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/events/binding"
@@ -57,8 +59,14 @@ type Config struct {
 	SourcePolicy    SourcePolicy
 	// MaxBodyBytes bounds an event.
 	MaxBodyBytes int64
-	// Timeout bounds the time from the first byte sent to the publisher to the last byte of its answer.
+	// Timeout bounds each attempt, from the first byte sent to the publisher to the last byte of its answer.
 	Timeout time.Duration
+	// Attempts is how often an event is sent at most while the publisher is away; 1 means no repeats.
+	Attempts int
+	// RetryWindow is the time after the first attempt in which further ones begin.
+	RetryWindow time.Duration
+	// Clock times the repeats; nil means the real clock. Timeouts go by the real clock.
+	Clock   clock.Clock
 	Metrics *Metrics
 	Log     *slog.Logger
 	// Transport speaks to the publisher; NewTransport makes one.
@@ -73,6 +81,9 @@ type Handler struct {
 
 // New returns a Handler.
 func New(c Config) *Handler {
+	if c.Clock == nil {
+		c.Clock = clock.RealClock{}
+	}
 	return &Handler{Config: c, errorLog: c.Log.With("component", "proxy")}
 }
 
@@ -111,6 +122,10 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	if refused != nil {
 		d.refuse(refused)
 		refused.write(recorder)
+		return
+	}
+	if event.isBatch {
+		h.forwardBatch(recorder, event, d)
 		return
 	}
 	h.forward(recorder, event, d)

@@ -107,7 +107,7 @@ func newRig(t *testing.T, answer http.HandlerFunc, change func(*proxy.Config), s
 	c := proxy.Config{
 		Applications: applications(), Verifier: identity.Verifier{TrustedHops: 1, IngressIdentity: ingress},
 		Paths: proxy.DefaultPaths, PublisherHost: strings.TrimPrefix(r.publisher.URL, "http://"), DestinationPath: "/publish",
-		SourcePolicy: proxy.SourceWarn, MaxBodyBytes: 1024, Timeout: 30 * time.Second,
+		SourcePolicy: proxy.SourceWarn, MaxBodyBytes: 1024, Timeout: 30 * time.Second, Attempts: 1,
 		Metrics: proxy.NewMetrics(r.registry), Log: slog.New(slog.NewJSONHandler(r.log, nil)), Transport: transport,
 	}
 	if change != nil {
@@ -217,8 +217,8 @@ func TestWhatThePublisherSees(t *testing.T) {
 		want           seen
 	}{
 		"a legacy event keeps its path and query": {
-			"POST", "/test-application/v1/events?a=b&c=%2F;d", http.Header{"Content-Type": {"application/json"}, "X-Forwarded-Client-Cert": {xfcc("CN=test-application")}}, `{"event-type":"x"}`,
-			seen{Method: "POST", Target: "/test-application/v1/events?a=b&c=%2F;d", Header: http.Header{"Content-Type": {"application/json"}, "Content-Length": {"18"}}, Body: `{"event-type":"x"}`},
+			"POST", "/test-application/v1/events?a=b&c=%2F;d", http.Header{"Content-Type": {"application/json"}, "X-Forwarded-Client-Cert": {xfcc("CN=test-application")}}, `{"event-id":"7","event-type":"x"}`,
+			seen{Method: "POST", Target: "/test-application/v1/events?a=b&c=%2F;d", Header: http.Header{"Content-Type": {"application/json"}, "Content-Length": {"33"}}, Body: `{"event-id":"7","event-type":"x"}`},
 		},
 		"the list of subscribed types": {
 			"GET", "/test-application/v1/events/subscribed", http.Header{"X-Forwarded-Client-Cert": {xfcc("CN=test-application")}}, "",
@@ -328,7 +328,7 @@ func TestStrictRefuses(t *testing.T) {
 		"a body that is too large":               {"POST", "/test-application/events", good, long, nil, 413, nil, "test-application", "too_large"},
 		"a legacy body that is too large":        {"POST", "/test-application/v1/events", good, long, nil, 413, nil, "test-application", "too_large"},
 		"no CloudEvent":                          {"POST", "/test-application/v2/events", http.Header{"Content-Type": {"application/json"}, "X-Forwarded-Client-Cert": {xfcc("CN=test-application")}}, "{}", nil, 415, nil, "test-application", "not_a_cloudevent"},
-		"a batch":                                {"POST", "/test-application/events", event("CN=test-application", "Content-Type", "application/cloudevents-batch+json"), "[]", nil, 415, nil, "test-application", "not_a_cloudevent"},
+		"a batch in another format":              {"POST", "/test-application/events", event("CN=test-application", "Content-Type", "application/cloudevents-batch+protobuf"), "[]", nil, 415, nil, "test-application", "not_a_cloudevent"},
 		"a broken CloudEvent":                    {"POST", "/test-application/events", event("CN=test-application", "Ce-Time", "noon"), "", nil, 400, nil, "test-application", "not_a_cloudevent"},
 		"another source, enforced":               {"POST", "/test-application/events", event("CN=test-application", "Ce-Source", "typed"), "", func(c *proxy.Config) { c.SourcePolicy = proxy.SourceEnforce }, 403, nil, "test-application", "source"},
 	} {

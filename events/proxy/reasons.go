@@ -20,6 +20,7 @@ const (
 	PublisherTimeout      Reason = "publisher_timeout"
 	PublisherRefused      Reason = "publisher_refused"
 	PublisherFailed       Reason = "publisher_failed"
+	BatchIncomplete       Reason = "batch_incomplete"
 	PublisherAnswerBroken Reason = "publisher_answer_broken"
 	ClientGone            Reason = "client_gone"
 	Panicked              Reason = "panic"

@@ -1,0 +1,130 @@
+package proxy
+
+import (
+	"context"
+	"errors"
+	"io"
+	"math/rand/v2"
+	"net"
+	"net/http"
+	"strconv"
+	"time"
+)
+
+// Waits between attempts: the first is about firstWait, each further one twice as long, up to longestWait.
+const (
+	firstWait   = 100 * time.Millisecond
+	longestWait = 2 * time.Second
+)
+
+// delivery sends requests to the publisher, each again and again while the publisher is away. Every attempt sends the
+// same bytes, and so the same event id, by which the publisher knows a repeat.
+type delivery struct {
+	*Handler
+	route Route
+	// until ends the repeats: no attempt begins after it.
+	until time.Time
+}
+
+// deliver returns the delivery of what one request brought, and the context in which it must end.
+func (h *Handler) deliver(client context.Context, route Route) (*delivery, context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithTimeout(client, h.Timeout+h.RetryWindow)
+	return &delivery{h, route, h.Clock.Now().Add(h.RetryWindow)}, ctx, cancel
+}
+
+// RoundTrip is that of http.RoundTripper. The request must have GetBody if it has a body.
+func (d *delivery) RoundTrip(request *http.Request) (*http.Response, error) {
+	for attempt := 1; ; attempt++ {
+		answer, err := d.attempt(request)
+		wait, again := d.again(attempt, request.Context(), answer, err)
+		if !again {
+			return answer, err
+		}
+		if answer != nil {
+			// What is short is read, so that the connection can be used again.
+			_, _ = io.CopyN(io.Discard, answer.Body, 4<<10)
+			_ = answer.Body.Close()
+		}
+		timer := d.Clock.NewTimer(wait)
+		select {
+		case <-timer.C():
+		case <-request.Context().Done():
+			timer.Stop()
+			return nil, request.Context().Err()
+		}
+		d.Metrics.retries.WithLabelValues(string(d.route)).Inc()
+	}
+}
+
+func (d *delivery) attempt(request *http.Request) (*http.Response, error) {
+	ctx, cancel := context.WithTimeout(request.Context(), d.Timeout)
+	out := request.Clone(ctx)
+	if out.Body != nil && out.Body != http.NoBody {
+		body, err := request.GetBody()
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		out.Body = body
+	}
+	begin := time.Now()
+	answer, err := d.Transport.RoundTrip(out)
+	if err != nil {
+		cancel()
+		d.Metrics.published(d.route, 0, time.Since(begin))
+		return nil, err
+	}
+	d.Metrics.published(d.route, answer.StatusCode, time.Since(begin))
+	answer.Body = &cancelling{&limited{answer.Body, maxAnswerBytes}, cancel}
+	return answer, nil
+}
+
+// again says whether and when to try once more. Without a connection, or when it broke before an answer, the publisher is
+// away, and so it is when it, or a proxy before it, says that what stands behind is (502, 503, 504). Any other answer is
+// the publisher's word on the event, and 429 is a wish to be left alone: both are passed on. No answer in time is passed
+// on too, for the client has waited long enough.
+func (d *delivery) again(attempt int, ctx context.Context, answer *http.Response, err error) (time.Duration, bool) {
+	if attempt >= d.Attempts || ctx.Err() != nil {
+		return 0, false
+	}
+	wait := min(firstWait<<min(attempt-1, 10), longestWait)
+	wait = wait/2 + rand.N(wait) //nolint:gosec // spreads repeats, hides nothing
+	switch {
+	case err != nil:
+		if timedOut(err) {
+			return 0, false
+		}
+	case !away(answer.StatusCode):
+		return 0, false
+	default:
+		if seconds, err := strconv.ParseUint(answer.Header.Get("Retry-After"), 10, 16); err == nil {
+			wait = max(wait, time.Duration(seconds)*time.Second)
+		}
+	}
+	return wait, !d.Clock.Now().Add(wait).After(d.until)
+}
+
+// away says that a status tells of a publisher, or of its store, that can't be reached just now.
+func away(status int) bool {
+	return status == http.StatusBadGateway || status == http.StatusServiceUnavailable || status == http.StatusGatewayTimeout
+}
+
+// timedOut says that the publisher was reached and did not answer in time.
+func timedOut(err error) bool {
+	dial, timeout := (*net.OpError)(nil), net.Error(nil)
+	if errors.As(err, &dial) && dial.Op == "dial" {
+		return false
+	}
+	return errors.Is(err, context.DeadlineExceeded) || errors.As(err, &timeout) && timeout.Timeout()
+}
+
+// cancelling ends an attempt's context when its answer was read.
+type cancelling struct {
+	io.ReadCloser
+	cancel context.CancelFunc
+}
+
+func (c *cancelling) Close() error {
+	defer c.cancel()
+	return c.ReadCloser.Close()
+}
