@@ -1,0 +1,196 @@
+package cache_test
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"go.uber.org/goleak"
+	"k8s.io/utils/clock"
+
+	"github.com/application-connector/application-connector/gateway/cache"
+)
+
+func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+
+func options() cache.Options {
+	return cache.Options{Capacity: 2, Timeout: time.Minute, Pause: 5 * time.Second, Clock: clock.RealClock{}}
+}
+
+// counter is a fetch that counts, takes a while, and gives values that live an hour and are renewed after half of it.
+type counter struct {
+	mu  sync.Mutex
+	n   int
+	err error
+}
+
+func (c *counter) fetch(ctx context.Context) (cache.Fetched[int], error) {
+	select {
+	case <-time.After(time.Second):
+	case <-ctx.Done():
+		return cache.Fetched[int]{}, context.Cause(ctx)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.n++
+	now := time.Now()
+	return cache.Fetched[int]{Value: c.n, Expires: now.Add(time.Hour), Refresh: now.Add(30 * time.Minute)}, c.err
+}
+
+func (c *counter) fail(err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.err = err
+}
+
+func (c *counter) count() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.n
+}
+
+func TestAValueIsFetchedOnceForAllWhoWait(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		defer c.Close()
+		var f counter
+		var wg sync.WaitGroup
+		for range 50 {
+			wg.Go(func() {
+				if v, err := c.Get(t.Context(), "k", f.fetch); v != 1 || err != nil {
+					t.Error(v, err)
+				}
+			})
+		}
+		wg.Wait()
+		if f.count() != 1 {
+			t.Errorf("%d fetches", f.count())
+		}
+	})
+}
+
+func TestAWaiterMayLeaveWithoutHarmToTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		defer c.Close()
+		var f counter
+		ctx, leave := context.WithCancel(t.Context())
+		first := make(chan error)
+		go func() { _, err := c.Get(ctx, "k", f.fetch); first <- err }()
+		second := make(chan int)
+		go func() { v, _ := c.Get(t.Context(), "k", f.fetch); second <- v }()
+		synctest.Wait()
+		leave()
+		if err := <-first; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if v := <-second; v != 1 {
+			t.Error(v)
+		}
+	})
+}
+
+func TestAValueIsRenewedEarlyWhileItServesAndNeverServedAfterItsEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		defer c.Close()
+		var f counter
+		get := func(want int) {
+			t.Helper()
+			if v, err := c.Get(t.Context(), "k", f.fetch); v != want || err != nil {
+				t.Errorf("%d %v, want %d", v, err, want)
+			}
+		}
+		get(1)
+		time.Sleep(31 * time.Minute)
+		get(1) // and a new one is sought
+		time.Sleep(2 * time.Second)
+		get(2)
+
+		f.fail(errors.New("down"))
+		time.Sleep(31 * time.Minute)
+		for range 10 {
+			get(2)
+		}
+		time.Sleep(2 * time.Second)
+		if n := f.count(); n != 3 {
+			t.Errorf("%d fetches", n)
+		}
+		get(2) // within the pause: nobody asks
+		time.Sleep(2 * time.Second)
+		if n := f.count(); n != 3 {
+			t.Errorf("%d fetches within the pause", n)
+		}
+		time.Sleep(5 * time.Second)
+		get(2)
+		time.Sleep(2 * time.Second)
+		if n := f.count(); n != 4 {
+			t.Errorf("%d fetches after the pause", n)
+		}
+		time.Sleep(time.Hour)
+		if v, err := c.Get(t.Context(), "k", f.fetch); err == nil {
+			t.Errorf("%d was served after its end", v)
+		}
+		f.fail(nil)
+		get(6)
+	})
+}
+
+func TestForgetDropsOnlyWhatMatches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		defer c.Close()
+		var f counter
+		for i, want := range []int{1, 1, 2} {
+			if v, err := c.Get(t.Context(), "k", f.fetch); v != want || err != nil {
+				t.Error(i, v, err)
+			}
+			refused := i // 0 is not kept, 1 is
+			c.Forget("k", func(v int) bool { return v == refused })
+		}
+		c.Forget("absent", func(int) bool { return true })
+	})
+}
+
+func TestTheNumberOfValuesIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		defer c.Close()
+		var f counter
+		for i := range 10 {
+			if _, err := c.Get(t.Context(), fmt.Sprint(i), f.fetch); err != nil {
+				t.Error(err)
+			}
+		}
+		if c.Len() != 2 {
+			t.Errorf("%d values", c.Len())
+		}
+	})
+}
+
+func TestAFetchIsBoundedInTimeAndEndsWithTheCache(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		forever := func(ctx context.Context) (cache.Fetched[int], error) {
+			<-ctx.Done()
+			return cache.Fetched[int]{}, ctx.Err()
+		}
+		if _, err := c.Get(t.Context(), "k", forever); !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+		got := make(chan error)
+		go func() { _, err := c.Get(t.Context(), "k", forever); got <- err }()
+		synctest.Wait()
+		c.Close()
+		if err := <-got; !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+		if _, err := c.Get(t.Context(), "k", forever); !errors.Is(err, context.Canceled) {
+			t.Error(err)
+		}
+	})
+}
