@@ -104,9 +104,17 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	r.busySince.Store(r.Clock.Now().UnixNano())
 	defer r.busySince.Store(0)
-	ctx, cancel := context.WithTimeout(ctx, attemptTimeout)
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 
+	result, err := r.reconcile(attempt)
+	if err != nil && ctx.Err() != nil {
+		return reconcile.Result{}, nil // the agent ends; whoever comes next goes on
+	}
+	return result, err
+}
+
+func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 	v, err := r.observe(ctx)
 	if err != nil {
 		return reconcile.Result{}, err
@@ -114,17 +122,19 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	if err := r.repair(ctx, v); err != nil {
 		return reconcile.Result{}, err
 	}
-	situation := r.situation(v)
-	row := Decide(situation)
+	row := Decide(r.situation(v))
 	r.Log.DebugContext(ctx, "decided", "action", row.Do, "because", row.Name)
 	if v.before == nil {
 		if err := r.create(ctx, v); err != nil {
 			return reconcile.Result{}, err
 		}
 	}
-	if err := r.act(ctx, row, v); err != nil {
+	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	defer cancel()
+	if err := r.act(attempt, row, v); err != nil {
 		return reconcile.Result{}, err
 	}
+	// What became of an attempt is told even if its time ran out.
 	return r.conclude(ctx, v, row)
 }
 

@@ -1,0 +1,334 @@
+package connection_test
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/tools/events"
+	testingclock "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
+	"sigs.k8s.io/controller-runtime/pkg/reconcile"
+
+	"github.com/application-connector/application-connector/agent/connection"
+	"github.com/application-connector/application-connector/agent/status"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/graphql"
+)
+
+var request = reconcile.Request{NamespacedName: types.NamespacedName{Name: compassv1alpha1.ConnectionName}}
+
+// world is a reconciler with a fake cluster and a fake Compass, and a clock that the test moves.
+type world struct {
+	t       *testing.T
+	clock   *testingclock.FakeClock
+	compass *compass
+	syncer  *syncer
+	client  client.WithWatch
+	// refuse, if it gives an error for a kind of request and the name of an object, makes the API server refuse it.
+	refuse func(verb, name string) error
+	r      *connection.Reconciler
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	w := &world{t: t, clock: testingclock.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)), syncer: &syncer{}, refuse: func(string, string) error { return nil }}
+	w.compass = newCompass(w.clock, "t1")
+	scheme := runtime.NewScheme()
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, compassv1alpha1.AddToScheme} {
+		if err := add(scheme); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w.client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&compassv1alpha1.CompassConnection{}).WithInterceptorFuncs(interceptor.Funcs{
+		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			name := o.(interface{ GetName() *string }).GetName()
+			if err := w.refuse("apply", *name); err != nil {
+				return err
+			}
+			return c.Apply(ctx, o, opts...)
+		},
+		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
+			if err := w.refuse("create", o.GetName()); err != nil {
+				return err
+			}
+			return c.Create(ctx, o, opts...)
+		},
+	}).Build()
+	w.configure("t1")
+	w.restart()
+	return w
+}
+
+func (w *world) configure(token string) {
+	w.t.Helper()
+	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "configuration"}, Data: map[string][]byte{
+		"CONNECTOR_URL": []byte("https://token"), "RUNTIME_ID": []byte("runtime"), "TENANT": []byte("tenant"), "TOKEN": []byte(token),
+	}}
+	if err := w.client.Create(w.t.Context(), secret.DeepCopy()); err != nil {
+		if err := w.client.Update(w.t.Context(), secret); err != nil {
+			w.t.Fatal(err)
+		}
+	}
+}
+
+// restart forgets what a process remembers.
+func (w *world) restart() {
+	metrics := status.NewMetrics(prometheus.NewRegistry())
+	name := func(s string) types.NamespacedName { return types.NamespacedName{Namespace: "ns", Name: s} }
+	w.r = &connection.Reconciler{
+		Options: connection.Options{
+			Secrets:  connection.Names{Configuration: name("configuration"), Client: name("client"), CA: name("ca")},
+			Schedule: connection.Schedule{Floor: 15 * time.Second, Period: 3 * time.Minute},
+			Renewal:  certs.RenewalPolicy{Threshold: 0.3, Floor: 30 * time.Second}, KeySize: 2048,
+			RuntimeLabels: map[string]string{"runtime_consoleUrl": "https://console"},
+		},
+		Client: w.client, Reader: w.client, Compass: w.compass, Syncer: w.syncer,
+		Writer:  &status.Writer{Client: w.client, Recorder: &events.FakeRecorder{}, Metrics: metrics},
+		Metrics: metrics, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
+	}
+}
+
+// step runs the worker until it has nothing to do at this time, and gives the connection as it then is.
+func (w *world) step() *compassv1alpha1.CompassConnection {
+	w.t.Helper()
+	for range 10 {
+		result, err := w.r.Reconcile(w.t.Context(), request)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		if result.RequeueAfter > time.Millisecond || result.RequeueAfter == 0 {
+			return w.connection()
+		}
+	}
+	w.t.Fatal("the worker does not come to rest")
+	return nil
+}
+
+// next moves the clock to the next attempt, and runs the worker.
+func (w *world) next() *compassv1alpha1.CompassConnection {
+	w.t.Helper()
+	at := w.connection().Status.NextAttempt
+	if at == nil {
+		w.t.Fatal("there is no next attempt")
+	}
+	w.clock.SetTime(at.Add(time.Second))
+	return w.step()
+}
+
+func (w *world) connection() *compassv1alpha1.CompassConnection {
+	w.t.Helper()
+	c := &compassv1alpha1.CompassConnection{}
+	if err := w.client.Get(w.t.Context(), request.NamespacedName, c); err != nil {
+		w.t.Fatal(err)
+	}
+	return c
+}
+
+func (w *world) calls(want ...string) {
+	w.t.Helper()
+	if got := w.compass.called(); !slices.Equal(got, want) {
+		w.t.Errorf("calls %v, want %v", got, want)
+	}
+}
+
+func (w *world) state(c *compassv1alpha1.CompassConnection, state compassv1alpha1.ConnectionState, says string) {
+	w.t.Helper()
+	text := c.Status.ConnectionStatus.Error
+	if s := c.Status.SynchronizationStatus; s != nil {
+		text += s.Error
+	}
+	if c.Status.State != state || !strings.Contains(text, says) {
+		w.t.Errorf("state %s with %q, want %s with %q", c.Status.State, text, state, says)
+	}
+}
+
+func TestAQuietConnectionAsksOnceAPeriod(t *testing.T) {
+	w := newWorld(t)
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.calls("configuration", "sign", "snapshot", "label")
+	for range 3 {
+		before := w.clock.Now()
+		w.state(w.next(), compassv1alpha1.Synchronized, "")
+		w.calls("snapshot", "label")
+		if waited := w.clock.Now().Sub(before); waited < 90*time.Second || waited > 271*time.Second {
+			t.Errorf("waited %s", waited)
+		}
+	}
+	// After a restart the Connector is asked for the URLs, not sooner than the attempt is due.
+	w.restart()
+	w.step()
+	w.calls()
+	w.next()
+	w.calls("configuration", "snapshot", "label")
+}
+
+func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
+	for name, object := range map[string]string{"client Secret": "client", "CA Secret": "ca"} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.refuse = func(verb, name string) error {
+				if verb == "apply" && name == object {
+					return errors.New("the API server says no")
+				}
+				return nil
+			}
+			w.state(w.step(), compassv1alpha1.ConnectionFailed, "Failed to preserve certificate: writing Secret ns/"+object+": the API server says no")
+			w.calls("configuration", "sign")
+			w.restart()
+			w.refuse = func(string, string) error { return nil }
+			w.state(w.next(), compassv1alpha1.Synchronized, "")
+			w.calls("snapshot", "label")
+		})
+	}
+}
+
+func TestNoTokenIsSpentBeforeTheKeyIsStored(t *testing.T) {
+	w := newWorld(t)
+	w.refuse = func(verb, name string) error {
+		if name == "client-pending" {
+			return errors.New("no")
+		}
+		return nil
+	}
+	if _, err := w.r.Reconcile(t.Context(), request); err == nil {
+		t.Error("the API server's error is lost")
+	}
+	w.calls()
+}
+
+func TestAPairingGoesOnWithWhatIsStillGood(t *testing.T) {
+	for name, test := range map[string]struct {
+		fail  string
+		err   error
+		calls []string // of the attempt after the failure is gone
+		state compassv1alpha1.ConnectionState
+	}{
+		"the Connector cannot be reached with the first token":  {"configuration", &graphql.Error{Kind: graphql.Unreachable}, []string{"configuration", "sign", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the Connector cannot be reached with the second token": {"sign", &graphql.Error{Kind: graphql.Unreachable}, []string{"sign", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the second token is refused as in an outage":           {"sign", &graphql.Error{Kind: graphql.Ambiguous}, []string{"sign", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the request is rejected":                               {"sign", &graphql.Error{Kind: graphql.Rejected}, []string{"configuration"}, compassv1alpha1.ConnectionFailed},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.compass.fail(test.fail, test.err)
+			w.state(w.step(), compassv1alpha1.ConnectionFailed, "Failed to retrieve certificate: ")
+			w.compass.called()
+			w.compass.fail(test.fail, nil)
+			w.restart()
+			w.state(w.next(), test.state, "")
+			w.calls(test.calls...)
+		})
+	}
+}
+
+func TestASecondTokenIsNotTriedForEver(t *testing.T) {
+	w := newWorld(t)
+	w.compass.fail("sign", &graphql.Error{Kind: graphql.Ambiguous})
+	w.step()
+	w.clock.Step(2 * time.Hour)
+	w.compass.called()
+	w.step()
+	w.calls("configuration") // the first token once more, which is spent
+}
+
+func TestASyncThatTheClusterDoesNotTakeIsToldAndTriedAgain(t *testing.T) {
+	w := newWorld(t)
+	w.syncer.err = errors.New("listing Applications: forbidden")
+	c := w.step()
+	w.state(c, compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: listing Applications: forbidden")
+	if c.Status.SynchronizationStatus.LastSuccessfulFetch.IsZero() || !c.Status.SynchronizationStatus.LastSuccessfulApplication.IsZero() {
+		t.Errorf("%+v", c.Status.SynchronizationStatus)
+	}
+	w.syncer.err = nil
+	w.syncer.result = connection.Result{Total: 2, Synced: 1, Failed: 1, PendingDeletion: 4, PruneBlocked: "too many", Failures: []compassv1alpha1.FailedApplication{{ID: "1", Name: "a", Reason: "Why", Message: "so"}}}
+	c = w.next()
+	w.state(c, compassv1alpha1.Synchronized, "")
+	if *c.Status.Applications != (compassv1alpha1.ApplicationCounts{Total: 2, Synced: 1, Failed: 1, PendingDeletion: 4}) || len(c.Status.FailedApplications) != 1 {
+		t.Errorf("%+v", c.Status)
+	}
+}
+
+func TestTheConnectorBeingAwayDoesNotStopSyncs(t *testing.T) {
+	w := newWorld(t)
+	c := w.step()
+	w.compass.called()
+	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Server, Status: 502})
+	w.clock.SetTime(c.Status.ConnectionStatus.CertificateStatus.RenewAt.Add(time.Minute))
+	c = w.step()
+	w.state(c, compassv1alpha1.ConnectionMaintenanceFailed, "Error while trying to maintain connection: Failed to connect to Compass Connector: ")
+	w.calls("configuration", "snapshot", "label")
+	if got := c.Status.SynchronizationStatus.LastSuccessfulApplication; !got.Time.Equal(w.clock.Now().Truncate(time.Second)) {
+		t.Errorf("the last sync was at %s", got)
+	}
+	if c.Status.ConsecutiveFailures != 1 {
+		t.Errorf("%d failures", c.Status.ConsecutiveFailures)
+	}
+	w.compass.fail("configuration", nil)
+	w.state(w.next(), compassv1alpha1.Synchronized, "")
+	w.calls("configuration", "sign", "trial", "snapshot", "label")
+}
+
+func TestTheConnectorIsAskedAgainAfterDirectorCouldNotBeReached(t *testing.T) {
+	w := newWorld(t)
+	w.step()
+	w.compass.called()
+	w.compass.fail("snapshot", &graphql.Error{Kind: graphql.Unreachable})
+	w.state(w.next(), compassv1alpha1.SynchronizationFailed, "")
+	w.calls("snapshot")
+	w.state(w.next(), compassv1alpha1.SynchronizationFailed, "")
+	w.calls("configuration", "snapshot")
+}
+
+func TestACertificateIsGivenUpOnlyBeyondDoubt(t *testing.T) {
+	w := newWorld(t)
+	w.step()
+	w.configure("t2")
+	w.compass.good["t2"] = true
+	w.compass.called()
+	refused := &graphql.Error{Kind: graphql.Ambiguous}
+	w.compass.fail("snapshot", refused)
+	for range 5 { // refused, but viewer is not
+		w.state(w.next(), compassv1alpha1.SynchronizationFailed, "")
+		w.calls("snapshot", "viewer")
+	}
+	w.compass.fail("viewer", refused)
+	for range 3 {
+		w.state(w.next(), compassv1alpha1.SynchronizationFailed, "")
+		w.calls("snapshot", "viewer")
+	}
+	w.compass.fail("snapshot", nil)
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.calls("configuration", "sign", "snapshot", "label")
+}
+
+func TestRenewalsComeInTimeYearAfterYear(t *testing.T) {
+	w := newWorld(t)
+	c := w.step()
+	for range 10 {
+		w.compass.called()
+		before := c.Status.ConnectionStatus.CertificateStatus
+		w.clock.SetTime(before.RenewAt.Add(-time.Hour))
+		c = w.step()
+		w.calls("snapshot", "label")
+		w.clock.SetTime(before.RenewAt.Add(5 * time.Minute))
+		c = w.step()
+		w.calls("configuration", "sign", "trial", "snapshot", "label")
+		if after := c.Status.ConnectionStatus.CertificateStatus; after.Fingerprint == before.Fingerprint || !after.NotAfter.After(before.NotAfter.Time) {
+			t.Fatalf("before %+v, after %+v", before, after)
+		}
+	}
+}
