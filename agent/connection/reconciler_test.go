@@ -322,7 +322,7 @@ func TestRenewalsComeInTimeYearAfterYear(t *testing.T) {
 		w.compass.called()
 		before := c.Status.ConnectionStatus.CertificateStatus
 		w.clock.SetTime(before.RenewAt.Add(-time.Hour))
-		c = w.step()
+		w.step()
 		w.calls("snapshot", "label")
 		w.clock.SetTime(before.RenewAt.Add(5 * time.Minute))
 		c = w.step()
