@@ -292,7 +292,7 @@ func TestTheAgentRefusesToStartWithOneClearLine(t *testing.T) {
 		"metrics port that is taken": {"APP_METRICS_PORT", port, "APP_METRICS_PORT"},
 		"a CA file that is not":      {"APP_COMPASS_CA_FILE", "/nonexistent/ca.pem", "APP_COMPASS_CA_FILE"},
 		"a CA file without any":      {"APP_COMPASS_CA_FILE", empty, "APP_COMPASS_CA_FILE"},
-		"a kubeconfig that is not":   {"KUBECONFIG", "/nonexistent/kubeconfig", "KUBECONFIG"},
+		"a kubeconfig that is not":   {"KUBECONFIG", "", "environment variable KUBECONFIG: stat /nonexistent/kubeconfig"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("KUBECONFIG", "/nonexistent/kubeconfig")

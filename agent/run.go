@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"path/filepath"
 	"strconv"
 	"time"
 
@@ -109,8 +110,8 @@ func Run(ctx context.Context, o Options) error {
 	}
 	config := o.Kubernetes
 	if config == nil {
-		if config, err = ctrl.GetConfig(); err != nil {
-			return fmt.Errorf("no Kubernetes cluster (neither KUBECONFIG nor one around this process): %w", err)
+		if config, err = kubernetes(); err != nil {
+			return err
 		}
 	}
 	mgr, err := o.manager(config, log)
@@ -137,6 +138,25 @@ func Run(ctx context.Context, o Options) error {
 	}
 	log.InfoContext(context.WithoutCancel(ctx), "agent ended")
 	return nil
+}
+
+// kubernetes finds the cluster. A KUBECONFIG whose files are all missing is an error: client-go would look elsewhere.
+func kubernetes() (*rest.Config, error) {
+	var missing error
+	for _, path := range filepath.SplitList(os.Getenv("KUBECONFIG")) {
+		_, err := os.Stat(path)
+		if missing = err; err == nil {
+			break
+		}
+	}
+	if missing != nil {
+		return nil, fmt.Errorf("environment variable KUBECONFIG: %w", missing)
+	}
+	config, err := ctrl.GetConfig()
+	if err != nil {
+		return nil, fmt.Errorf("no Kubernetes cluster; set KUBECONFIG to a file that names one, or run within one: %w", err)
+	}
+	return config, nil
 }
 
 func (o Options) listen(port int, variable string) (net.Listener, error) {
