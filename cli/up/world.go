@@ -1,30 +1,18 @@
 package up
 
 import (
-	"bytes"
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"log/slog"
-	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
-	"text/template"
 
-	_ "embed"
-
-	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	corev1 "k8s.io/api/core/v1"
-
-	appv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
-	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/simulator/compass"
 	"github.com/application-connector/application-connector/simulator/edge"
 	"github.com/application-connector/application-connector/simulator/eventing"
@@ -37,13 +25,6 @@ const (
 	simulatedRuntime = "1ae04041-17e5-478f-91f8-3a2ddc7700de"
 	shopID           = "0c6e9d1a-6f43-4a53-9d0e-2c8f6a3b7e01"
 	crmID            = "0c6e9d1a-6f43-4a53-9d0e-2c8f6a3b7e02"
-)
-
-var (
-	//go:embed seed.yaml.tmpl
-	seedTemplate string
-	//go:embed applications.yaml.tmpl
-	applicationsTemplate string
 )
 
 // world is everything that runs.
@@ -280,170 +261,3 @@ func (w *world) compassCA() string {
 	}
 	return w.path("compass-ca.crt")
 }
-
-// writeToken writes the Secret that tells the agent where Compass is. A cluster that is connected already, from an
-// earlier run with the same state, needs no token.
-func (w *world) writeToken(ctx context.Context) error {
-	c := &compassv1alpha1.CompassConnection{}
-	err := w.cluster.Get(ctx, client.ObjectKey{Name: compassv1alpha1.ConnectionName}, c)
-	if err == nil && meta.IsStatusConditionTrue(c.Status.Conditions, compassv1alpha1.ConditionConnected) {
-		return nil
-	}
-	connector, token, runtime, tenant := w.ConnectorURL, w.Token, w.RuntimeID, w.Tenant
-	if connector == "" {
-		runtime, tenant = simulatedRuntime, simulatedTenant
-		if connector, token, err = w.runtimeToken(runtime); err != nil {
-			return err
-		}
-	}
-	return writeSecret(ctx, w.cluster, systemNamespace, configurationSecret, corev1.SecretTypeOpaque, map[string][]byte{
-		"CONNECTOR_URL": []byte(connector), "TOKEN": []byte(token.Reveal()), "RUNTIME_ID": []byte(runtime), "TENANT": []byte(tenant),
-	})
-}
-
-// waitSynchronized waits until the agent says that everything is in place. It gives up as soon as the agent says that
-// Compass refused the token, or cannot be reached.
-func (w *world) waitSynchronized(ctx context.Context) error {
-	return until(ctx, func() error {
-		c := &compassv1alpha1.CompassConnection{}
-		if err := w.cluster.Get(ctx, client.ObjectKey{Name: compassv1alpha1.ConnectionName}, c); err != nil {
-			return w.orFailed(err)
-		}
-		if meta.IsStatusConditionTrue(c.Status.Conditions, compassv1alpha1.ConditionReady) && c.Status.State == compassv1alpha1.Synchronized {
-			return nil
-		}
-		message := string(c.Status.State)
-		if c.Status.ConnectionStatus != nil && c.Status.ConnectionStatus.Error != "" {
-			message += ": " + c.Status.ConnectionStatus.Error
-		}
-		if c.Status.State == compassv1alpha1.ConnectionFailed {
-			return finalError{errors.New(message)}
-		}
-		return w.orFailed(fmt.Errorf("the agent reports %s", message))
-	})
-}
-
-// orFailed ends waiting when a program has ended by itself.
-func (w *world) orFailed(err error) error {
-	select {
-	case failed := <-w.supervisor.failed:
-		return finalError{failed}
-	default:
-		return err
-	}
-}
-
-// waitAnswering waits until each listener that the tour uses is ready.
-func (w *world) waitAnswering(ctx context.Context) error {
-	for _, url := range []string{
-		"http://" + address(w.ports.GatewayAdmin) + "/readyz",
-		"http://" + address(w.ports.ValidatorAdmin) + "/readyz",
-		"http://" + address(w.ports.AgentHealth) + "/readyz",
-	} {
-		if err := until(ctx, func() error {
-			r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-			if err != nil {
-				return err
-			}
-			return w.orFailed(succeed(http.DefaultClient, r))
-		}); err != nil {
-			return fmt.Errorf("%s: %w", url, err)
-		}
-	}
-	names := []string{"warehouse"}
-	if w.ConnectorURL == "" {
-		names = append(names, "mp-shop", "mp-crm")
-	}
-	for _, name := range names {
-		if err := until(ctx, func() error {
-			a := &appv1alpha1.Application{}
-			if err := w.cluster.Get(ctx, client.ObjectKey{Name: name}, a); err != nil {
-				return w.orFailed(err)
-			}
-			if c := meta.FindStatusCondition(a.Status.Conditions, appv1alpha1.ConditionRoutesReady); c == nil || c.Status != "True" {
-				return w.orFailed(fmt.Errorf("the gateway does not say yet that the APIs of %s can be called: %+v", name, c))
-			}
-			return nil
-		}); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (w *world) applyByHand(ctx context.Context) error {
-	values, err := w.values()
-	if err != nil {
-		return err
-	}
-	text, err := render(applicationsTemplate, values)
-	if err != nil {
-		return err
-	}
-	return apply(ctx, w.cluster, text)
-}
-
-func render(text string, values any) ([]byte, error) {
-	t, err := template.New("").Funcs(template.FuncMap{"json": func(v any) (string, error) {
-		b, err := json.Marshal(v)
-		return string(b), err
-	}}).Parse(text)
-	if err != nil {
-		return nil, err
-	}
-	var out bytes.Buffer
-	err = t.Execute(&out, values)
-	return out.Bytes(), err
-}
-
-// endpoints is what STATE/endpoints.json holds.
-type endpoints struct {
-	Kubeconfig string            `json:"kubeconfig"`
-	URLs       map[string]string `json:"urls"`
-	Files      map[string]string `json:"files"`
-}
-
-func (w *world) writeEndpoints() error {
-	e := endpoints{Kubeconfig: w.kubeconfig, URLs: map[string]string{
-		"gateway":        "http://" + address(w.ports.Gateway),
-		"gatewayCompass": "http://" + address(w.ports.GatewayCompass),
-		"gatewayAdmin":   "http://" + address(w.ports.GatewayAdmin),
-		"validator":      "http://" + address(w.ports.Validator),
-		"validatorAdmin": "http://" + address(w.ports.ValidatorAdmin),
-		"agentHealth":    "http://" + address(w.ports.AgentHealth),
-		"agentMetrics":   "http://" + address(w.ports.AgentMetrics),
-		"compassToken":   fmt.Sprintf("https://localhost:%d", w.ports.CompassToken),
-		"compassMTLS":    fmt.Sprintf("https://localhost:%d", w.ports.CompassMTLS),
-		"compassAdmin":   "http://" + address(w.ports.CompassAdm),
-		"edge":           fmt.Sprintf("https://localhost:%d", w.ports.Edge),
-		"eventing":       "http://" + address(w.ports.Eventing),
-		"systems":        "http://" + address(w.ports.SystemsHTTP),
-		"systemsTLS":     fmt.Sprintf("https://localhost:%d", w.ports.SystemsHTTPS),
-		"systemsMTLS":    fmt.Sprintf("https://localhost:%d", w.ports.SystemsMTLS),
-	}, Files: map[string]string{"edgeCA": w.path("edge-ca.crt"), "systemsCA": w.path("systems-ca.crt")}}
-	if w.ConnectorURL == "" {
-		for _, name := range []string{"shop", "crm", "stranger"} {
-			e.Files[name+"Certificate"], e.Files[name+"Key"] = w.path(name+".crt"), w.path(name+".key")
-		}
-		e.Files["compassCA"] = w.path("compass-ca.crt")
-	} else {
-		for _, name := range []string{"compassToken", "compassMTLS", "compassAdmin"} {
-			delete(e.URLs, name)
-		}
-	}
-	text, err := json.MarshalIndent(e, "", "  ")
-	if err != nil {
-		return err
-	}
-	return writeFile(w.path("endpoints.json"), append(text, '\n'))
-}
-
-// preamble sets a shell up for the commands of the tour.
-func (w *world) preamble() []string {
-	return []string{
-		"cd " + quote(w.state),
-		"export KUBECONFIG=" + quote(w.kubeconfig) + " PATH=" + quote(w.binaries) + ":$PATH",
-	}
-}
-
-func quote(s string) string { return "'" + strings.ReplaceAll(s, "'", `'\''`) + "'" }
