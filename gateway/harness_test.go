@@ -258,22 +258,6 @@ func (a answer) problem(t *testing.T) string {
 	return body.Error
 }
 
-// logged are the access lines so far.
-func (h *harness) logged() []map[string]any {
-	h.t.Helper()
-	var lines []map[string]any
-	for line := range strings.SplitSeq(strings.TrimSpace(h.log.String()), "\n") {
-		var m map[string]any
-		if err := json.Unmarshal([]byte(line), &m); err != nil {
-			h.t.Fatalf("log line %q: %v", line, err)
-		}
-		if m["msg"] == "call" {
-			lines = append(lines, m)
-		}
-	}
-	return lines
-}
-
 func expect(condition bool, format string, a ...any) error {
 	if condition {
 		return nil

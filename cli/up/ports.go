@@ -84,7 +84,7 @@ func choosePorts(free bool) (ports, error) {
 // probe opens every port, and closes it again.
 func probe(all *ports) error {
 	for _, p := range all.named() {
-		l, err := net.Listen("tcp", address(*p.port)) //nolint:noctx // does not block
+		l, err := net.Listen("tcp", address(*p.port))
 		if errors.Is(err, syscall.EADDRINUSE) {
 			return fmt.Errorf("port %d, for %s, is taken: stop what listens there, or use --free-ports", *p.port, p.name)
 		}

@@ -31,7 +31,8 @@ func TestVersionsOfDifferentFieldsNeverMeet(t *testing.T) {
 		}
 		seen[v] = fields
 	}
-	if credentials.VersionOf("a", "b") != credentials.VersionOf("a", "b") {
+	first, second := credentials.VersionOf("a", "b"), credentials.VersionOf("a", "b")
+	if first != second {
 		t.Error("equal fields have different versions")
 	}
 }

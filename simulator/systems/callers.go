@@ -100,7 +100,7 @@ func (s *Server) csrf(w http.ResponseWriter, r *http.Request) (Caller, *refusal)
 			var id string
 			id, current = s.state.newSession()
 			// The original sets no SameSite; on plain HTTP a Secure cookie would never come back.
-			http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil}) //nolint:gosec // see above
+			http.SetCookie(w, &http.Cookie{Name: sessionCookie, Value: id, Path: "/", HttpOnly: true, Secure: r.TLS != nil})
 		}
 		w.Header().Set("X-Csrf-Token", current.token)
 		return caller, nil
