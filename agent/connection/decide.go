@@ -23,6 +23,9 @@ const (
 	Sync Action = "Sync"
 )
 
+// calls: the action is an attempt at Compass.
+func (a Action) calls() bool { return a != Wait && a != Stall && a != Adopt }
+
 // Situation is everything that the decision depends on.
 type Situation struct {
 	// ConfigurationMissing says what the configuration Secret lacks for a sync; empty if it has all.

@@ -61,6 +61,7 @@ type Reconciler struct {
 	inUse    string        // fingerprint of the certificate that calls are made with
 	located  bool          // the Connector was asked for the URLs since the start, or since they last failed
 	refusals int           // how often in a row Compass refused the certificate
+	quiet    time.Time     // until when Compass is not called, because the last attempt could not be written down
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
 }
@@ -124,6 +125,12 @@ func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 	}
 	row := Decide(r.situation(v))
 	r.Log.DebugContext(ctx, "decided", "action", row.Do, "because", row.Name)
+	if row.Do.calls() {
+		if v.now.Before(r.quiet) {
+			return reconcile.Result{RequeueAfter: r.quiet.Sub(v.now)}, nil
+		}
+		r.quiet = v.now.Add(r.Schedule.Floor)
+	}
 	if v.before == nil {
 		if err := r.create(ctx, v); err != nil {
 			return reconcile.Result{}, err
@@ -282,6 +289,7 @@ func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.
 		}
 		return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
 	}
+	r.quiet = time.Time{} // from here on the status says when
 	if st.NextAttempt != nil {
 		return reconcile.Result{RequeueAfter: max(st.NextAttempt.Sub(r.Clock.Now()), time.Millisecond)}, nil
 	}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
@@ -60,6 +61,12 @@ func newWorld(t *testing.T) *world {
 				return err
 			}
 			return c.Apply(ctx, o, opts...)
+		},
+		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
+			if err := w.refuse(sub, o.GetName()); err != nil {
+				return err
+			}
+			return c.SubResource(sub).Patch(ctx, o, patch, opts...)
 		},
 		Create: func(ctx context.Context, c client.WithWatch, o client.Object, opts ...client.CreateOption) error {
 			if err := w.refuse("create", o.GetName()); err != nil {
@@ -208,6 +215,46 @@ func TestNoTokenIsSpentBeforeTheKeyIsStored(t *testing.T) {
 		t.Error("the API server's error is lost")
 	}
 	w.calls()
+}
+
+func TestAnAttemptThatCannotBeWrittenDownIsNotRepeatedSoonerThanTheFloor(t *testing.T) {
+	w := newWorld(t)
+	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Server})
+	w.refuse = func(verb, name string) error {
+		if verb == "status" {
+			return errors.New("no")
+		}
+		return nil
+	}
+	if _, err := w.r.Reconcile(t.Context(), request); err == nil {
+		t.Error("the API server's error is lost")
+	}
+	w.calls("configuration")
+	for range 3 {
+		result, err := w.r.Reconcile(t.Context(), request)
+		if err != nil || result.RequeueAfter != 15*time.Second {
+			t.Errorf("%+v, %v", result, err)
+		}
+	}
+	w.calls()
+	w.clock.Step(15 * time.Second)
+	if _, err := w.r.Reconcile(t.Context(), request); err == nil {
+		t.Error("the API server's error is lost")
+	}
+	w.calls("configuration")
+}
+
+func TestAMomentOfTroubleAtTheAPIServerCostsNoToken(t *testing.T) {
+	w := newWorld(t)
+	troubles := 0
+	w.refuse = func(verb, _ string) error {
+		if troubles++; verb == "apply" && troubles%2 == 1 {
+			return apierrors.NewServiceUnavailable("in a moment")
+		}
+		return nil
+	}
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.calls("configuration", "sign", "snapshot", "label")
 }
 
 func TestAPairingGoesOnWithWhatIsStillGood(t *testing.T) {

@@ -12,7 +12,10 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/certs"
@@ -120,11 +123,24 @@ func (s store) get(ctx context.Context, name types.NamespacedName) (*corev1.Secr
 }
 
 func (s store) apply(ctx context.Context, name types.NamespacedName, data map[string][]byte, annotations map[string]string) error {
-	object := corev1ac.Secret(name.Name, name.Namespace).WithData(data).WithAnnotations(annotations)
-	if err := s.writer.Apply(ctx, object, client.FieldOwner(FieldOwner), client.ForceOwnership); err != nil {
+	// What is to be written may be a second token that Compass gives once: a moment's trouble must not lose it.
+	err := retry.OnError(writing, momentary, func() error {
+		object := corev1ac.Secret(name.Name, name.Namespace).WithData(data).WithAnnotations(annotations)
+		return s.writer.Apply(ctx, object, client.FieldOwner(FieldOwner), client.ForceOwnership)
+	})
+	if err != nil {
 		return fmt.Errorf("writing Secret %s: %w", name, err)
 	}
 	return nil
+}
+
+// writing bounds the attempts at one write: five within some four seconds.
+var writing = wait.Backoff{Steps: 5, Duration: 100 * time.Millisecond, Factor: 3, Jitter: 0.2}
+
+// momentary: the API server, or the way to it, may be well again in a moment.
+func momentary(err error) bool {
+	return apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsInternalError(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsTimeout(err) || utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err)
 }
 
 func (s store) configuration(ctx context.Context) (configuration, bool, error) {
