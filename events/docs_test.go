@@ -106,7 +106,7 @@ func TestReferenceHoldsEverySourcePolicy(t *testing.T) {
 // TestReferenceHoldsEveryReason reads the constants of type Reason out of the source.
 func TestReferenceHoldsEveryReason(t *testing.T) {
 	var want []string
-	for _, dir := range []string{"proxy", "identity", "binding"} {
+	for _, dir := range []string{"proxy", "identity", "binding", "denial"} {
 		files, err := filepath.Glob(filepath.Join(dir, "*.go"))
 		if err != nil {
 			t.Fatal(err)

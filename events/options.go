@@ -4,17 +4,22 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"math"
 	"net"
 	"net/url"
 	"slices"
 	"strings"
 	"time"
 
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	"k8s.io/utils/clock"
 
+	"github.com/application-connector/application-connector/events/identity"
 	"github.com/application-connector/application-connector/events/proxy"
+	"github.com/application-connector/application-connector/events/xfcc"
 	"github.com/application-connector/application-connector/version"
 )
 
@@ -43,11 +48,18 @@ type Options struct {
 	SyncPeriod time.Duration
 	Kubeconfig string
 
-	XFCCMode        string
-	TrustedHops     int
-	IngressIdentity string
-	SourcePolicy    string
-	MaxBodyBytes    int64
+	XFCCMode          string
+	TrustedHops       int
+	IngressIdentity   string
+	IdentityHeader    string
+	MatchOrganization bool
+	// DeniedCertificates is namespace/name of a ConfigMap; empty means none.
+	DeniedCertificates string
+	SourcePolicy       string
+	RateLimit          float64
+	RateBurst          int
+	MaxInFlight        int
+	MaxBodyBytes       int64
 
 	PublisherTimeout  time.Duration
 	PublisherAttempts int
@@ -74,6 +86,8 @@ func NewOptions() *Options {
 		XFCCMode:          ModeStrict,
 		TrustedHops:       1,
 		IngressIdentity:   "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
+		IdentityHeader:    xfcc.HeaderName,
+		MaxInFlight:       1000,
 		SourcePolicy:      string(proxy.SourceWarn),
 		MaxBodyBytes:      64 << 10,
 		PublisherTimeout:  30 * time.Second,
@@ -100,6 +114,12 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.StringVar(&o.XFCCMode, "xfccMode", o.XFCCMode, "strict, or compatible (status codes of the older validator; lets tests without a mesh in, not for production)")
 	fs.IntVar(&o.TrustedHops, "trustedHops", o.TrustedHops, "elements that our own proxies add to X-Forwarded-Client-Cert behind the client's; 0 trusts the direct peer")
 	fs.StringVar(&o.IngressIdentity, "ingressIdentity", o.IngressIdentity, "URI that the last element of X-Forwarded-Client-Cert must carry")
+	fs.StringVar(&o.IdentityHeader, "identityHeader", o.IdentityHeader, "header that tells the client: X-Forwarded-Client-Cert, or Client-Cert (RFC 9440)")
+	fs.BoolVar(&o.MatchOrganization, "matchOrganization", o.MatchOrganization, "ask that a certificate's organisation and unit are spec.tenant and spec.group of the Application")
+	fs.StringVar(&o.DeniedCertificates, "deniedCertificates", o.DeniedCertificates, "namespace/name of a ConfigMap with certificates that are refused; empty: none")
+	fs.Float64Var(&o.RateLimit, "rateLimit", o.RateLimit, "events that each Application may send a second, on average; 0: any number")
+	fs.IntVar(&o.RateBurst, "rateBurst", o.RateBurst, "events that each Application may send at once; 0: as many as in a second")
+	fs.IntVar(&o.MaxInFlight, "maxInFlight", o.MaxInFlight, "requests that are served at once; 0: any number")
 	fs.StringVar(&o.SourcePolicy, "sourcePolicy", o.SourcePolicy, "for a CloudEvent whose source is not the Application: off, warn, rewrite or enforce")
 	fs.Int64Var(&o.MaxBodyBytes, "maxBodyBytes", o.MaxBodyBytes, "largest event in bytes")
 	fs.StringVar(&o.ListenAddress, "listenAddress", o.ListenAddress, "IP address to listen on; empty: all")
@@ -153,6 +173,13 @@ func (o *Options) Validate() error {
 	check(slices.Contains(policies, proxy.SourcePolicy(o.SourcePolicy)), "--sourcePolicy=%q: must be off, warn, rewrite or enforce", o.SourcePolicy)
 	check(o.MaxBodyBytes > 0, "--maxBodyBytes=%d: must be more than 0", o.MaxBodyBytes)
 	check(o.PublisherTimeout > 0, "--publisherTimeout=%s: must be more than 0", o.PublisherTimeout)
+	check(slices.Contains([]string{xfcc.HeaderName, identity.ClientCertHeader}, o.IdentityHeader), "--identityHeader=%q: must be %s or %s", o.IdentityHeader, xfcc.HeaderName, identity.ClientCertHeader)
+	check(o.IdentityHeader == xfcc.HeaderName || o.XFCCMode != ModeCompatible, "--identityHeader=%s: needs --xfccMode=strict", o.IdentityHeader)
+	_, err = o.denied()
+	check(err == nil, "--deniedCertificates=%q: must be namespace/name of a ConfigMap, or empty", o.DeniedCertificates)
+	check(o.RateLimit >= 0 && o.RateLimit < 1e9, "--rateLimit=%v: must be 0 or more, and less than 1e9", o.RateLimit)
+	check(o.RateBurst >= 0, "--rateBurst=%d: must not be negative", o.RateBurst)
+	check(o.MaxInFlight >= 0, "--maxInFlight=%d: must not be negative", o.MaxInFlight)
 	check(o.PublisherAttempts > 0, "--publisherAttempts=%d: must be more than 0", o.PublisherAttempts)
 	check(o.RetryWindow >= 0, "--retryWindow=%s: must not be negative", o.RetryWindow)
 	check(o.DrainDelay >= 0, "--drainDelay=%s: must not be negative", o.DrainDelay)
@@ -161,6 +188,27 @@ func (o *Options) Validate() error {
 	check(ok, "%s=%q: must be debug, info, warn, error, fatal or panic", EnvLogLevel, o.LogLevel)
 	check(o.LogFormat == "json" || o.LogFormat == "text", "%s=%q: must be json or text", EnvLogFormat, o.LogFormat)
 	return oneLine(errs)
+}
+
+// denied is the ConfigMap of denied certificates, nil if there is none.
+func (o *Options) denied() (*types.NamespacedName, error) {
+	if o.DeniedCertificates == "" {
+		return nil, nil //nolint:nilnil // none is asked for
+	}
+	namespace, name, _ := strings.Cut(o.DeniedCertificates, "/")
+	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
+		return nil, errors.New("no namespace/name")
+	}
+	return &types.NamespacedName{Namespace: namespace, Name: name}, nil
+}
+
+// limits fills in the burst.
+func (o *Options) limits() proxy.Limits {
+	burst := o.RateBurst
+	if burst == 0 {
+		burst = max(1, int(math.Ceil(o.RateLimit)))
+	}
+	return proxy.Limits{Rate: o.RateLimit, Burst: burst, InFlight: o.MaxInFlight}
 }
 
 func oneLine(errs []error) error {

@@ -23,6 +23,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/application-connector/application-connector/events/binding"
 	"github.com/application-connector/application-connector/events/identity"
 	"github.com/application-connector/application-connector/events/proxy"
 	"github.com/application-connector/application-connector/version"
@@ -95,7 +96,11 @@ func Start(ctx context.Context, o Options, log *slog.Logger) (_ *Server, err err
 		return nil, err
 	}
 	s := &Server{log: log}
-	if s.applications, err = newApplications(ctx, config, o.SyncPeriod); err != nil {
+	deniedBy, err := o.denied()
+	if err != nil {
+		return nil, err
+	}
+	if s.applications, err = newApplications(ctx, config, o.SyncPeriod, deniedBy, log); err != nil {
 		return nil, err
 	}
 	if s.proxy, err = listen(ctx, "proxyPort", o.ListenAddress, o.ProxyPort); err != nil {
@@ -135,6 +140,9 @@ func warn(o Options, log *slog.Logger) {
 	if o.TrustedHops == 0 {
 		log.Warn("trustedHops=0: the direct peer's word is taken for the client's identity; let nothing but the TLS terminator reach the proxy port")
 	}
+	if o.IdentityHeader == identity.ClientCertHeader && o.TrustedHops > 0 {
+		log.Info("identityHeader=Client-Cert: the ingress gateway must set it on each request, and so remove what a client sends")
+	}
 	if o.SourcePolicy == string(proxy.SourceOff) {
 		log.Warn("sourcePolicy=off: an Application can send events in the name of another one")
 	}
@@ -145,15 +153,20 @@ func (s *Server) serve(ctx context.Context, o Options) {
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.register(registry)
 	transport := proxy.NewTransport()
-	events := s.server(proxy.New(proxy.Config{
+	proxied := proxy.Config{
 		Applications: s.applications,
 		Verifier: identity.Verifier{
-			TrustedHops: o.TrustedHops, IngressIdentity: o.IngressIdentity, Compatible: o.XFCCMode == ModeCompatible,
+			TrustedHops: o.TrustedHops, IngressIdentity: o.IngressIdentity, Compatible: o.XFCCMode == ModeCompatible, Header: o.IdentityHeader,
 		},
+		Policy: binding.Policy{MatchOrganization: o.MatchOrganization}, Limits: o.limits(),
 		Compatible: o.XFCCMode == ModeCompatible, Paths: o.Paths, PublisherHost: o.PublisherHost,
 		DestinationPath: o.DestinationPath, SourcePolicy: proxy.SourcePolicy(o.SourcePolicy), MaxBodyBytes: o.MaxBodyBytes,
 		Timeout: o.PublisherTimeout, Attempts: o.PublisherAttempts, RetryWindow: o.RetryWindow, Clock: o.Clock, Metrics: proxy.NewMetrics(registry), Log: s.log, Transport: transport,
-	}), o)
+	}
+	if s.applications.denied != nil {
+		proxied.Denied = s.applications.denied
+	}
+	events := s.server(proxy.New(proxied), o)
 	admin := s.server(s.adminHandler(registry), o)
 
 	// Listeners and informer outlive ctx until the drain is over.
@@ -215,6 +228,12 @@ func (s *Server) register(registry prometheus.Registerer) {
 			Name: "validator_applications", Help: "Applications known, 0 until they are loaded.",
 		}, s.applications.count),
 		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "validator_denied_certificates", Help: "Certificates on the list of denied ones.",
+		}, func() float64 { n, _ := s.applications.denied.count(); return n }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "validator_denied_certificates_unreadable", Help: "Lines of the list of denied certificates that can't be read and deny nothing.",
+		}, func() float64 { _, n := s.applications.denied.count(); return n }),
+		prometheus.NewGaugeFunc(prometheus.GaugeOpts{
 			Name: "validator_ready", Help: "1 if the validator is ready, else 0.",
 		}, func() float64 {
 			if s.notReady() == "" {
@@ -230,8 +249,10 @@ func (s *Server) notReady() string {
 	switch {
 	case s.draining.Load():
 		return "draining"
-	case !s.applications.Synced():
+	case !s.applications.informer.HasSynced():
 		return "Applications are not loaded yet"
+	case !s.applications.Synced():
+		return "denied certificates are not loaded yet"
 	}
 	return ""
 }

@@ -156,13 +156,24 @@ func status(t *testing.T, addr net.Addr, path string) int {
 
 func send(t *testing.T, s *events.Server, app, cn string) int {
 	t.Helper()
+	return sendAs(t, s, app, `Subject="CN=`+cn+`"`)
+}
+
+// sendHash sends with an Application's own name and a certificate of the hash.
+func sendHash(t *testing.T, s *events.Server, app, hash string) int {
+	t.Helper()
+	return sendAs(t, s, app, `Hash=`+hash+`;Subject="CN=`+app+`"`)
+}
+
+func sendAs(t *testing.T, s *events.Server, app, client string) int {
+	t.Helper()
 	r, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/%s/events", s.ProxyAddr(), app), strings.NewReader(`{"canary":"body-1d0c"}`))
 	if err != nil {
 		t.Fatal(err)
 	}
 	r.Header = http.Header{
 		"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {app}, "Ce-Type": {"order.created.v1"},
-		"X-Forwarded-Client-Cert": {`Subject="CN=` + cn + `"` + gateway}, "Authorization": {"Bearer canary-5e7a"}, "Cookie": {"canary-77aa=1"},
+		"X-Forwarded-Client-Cert": {client + gateway}, "Authorization": {"Bearer canary-5e7a"}, "Cookie": {"canary-77aa=1"},
 	}
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
@@ -395,15 +406,23 @@ func TestExecuteRefusesWithOneLine(t *testing.T) {
 		env  map[string]string
 		want string
 	}{
-		"an unknown flag":          {[]string{"--nope"}, nil, "flag provided but not defined: -nope (--help lists the flags)"},
-		"a flag of the wrong type": {[]string{"--proxyPort=x"}, nil, "-proxyPort"},
-		"an argument":              {[]string{"serve"}, nil, `unexpected argument "serve"`},
-		"a bad value":              {[]string{"--xfccMode=loose"}, nil, `--xfccMode="loose": must be strict or compatible`},
-		"a bad environment":        {nil, map[string]string{"APP_LOG_LEVEL": "loud"}, `APP_LOG_LEVEL="loud": must be`},
-		"no kubeconfig":            {[]string{"--kubeconfig=/nonexistent/config"}, nil, "set --kubeconfig or KUBECONFIG to a readable kubeconfig"},
-		"a broken kubeconfig":      {[]string{"--kubeconfig=" + broken}, nil, "set --kubeconfig or KUBECONFIG to a readable kubeconfig"},
-		"the proxy port is taken":  {append([]string{"--externalAPIPort=0", "--proxyPort=" + port}, base...), nil, "--proxyPort=" + port + ": can't listen, choose a free port"},
-		"the admin port is taken":  {append([]string{"--proxyPort=0", "--externalAPIPort=" + port}, base...), nil, "--externalAPIPort=" + port + ": can't listen, choose a free port"},
+		"an unknown flag":           {[]string{"--nope"}, nil, "flag provided but not defined: -nope (--help lists the flags)"},
+		"a flag of the wrong type":  {[]string{"--proxyPort=x"}, nil, "-proxyPort"},
+		"an argument":               {[]string{"serve"}, nil, `unexpected argument "serve"`},
+		"a bad value":               {[]string{"--xfccMode=loose"}, nil, `--xfccMode="loose": must be strict or compatible`},
+		"an unknown header":         {[]string{"--identityHeader=X-Client"}, nil, `--identityHeader="X-Client": must be X-Forwarded-Client-Cert or Client-Cert`},
+		"a header without fixtures": {[]string{"--identityHeader=Client-Cert", "--xfccMode=compatible"}, nil, `--identityHeader=Client-Cert: needs --xfccMode=strict`},
+		"no namespace":              {[]string{"--deniedCertificates=list"}, nil, `--deniedCertificates="list": must be namespace/name of a ConfigMap, or empty`},
+		"a negative rate":           {[]string{"--rateLimit=-1"}, nil, `--rateLimit=-1: must be 0 or more, and less than 1e9`},
+		"a negative burst":          {[]string{"--rateBurst=-1"}, nil, `--rateBurst=-1: must not be negative`},
+		"a negative bound":          {[]string{"--maxInFlight=-1"}, nil, `--maxInFlight=-1: must not be negative`},
+		"no attempt":                {[]string{"--publisherAttempts=0"}, nil, `--publisherAttempts=0: must be more than 0`},
+		"a negative window":         {[]string{"--retryWindow=-1s"}, nil, `--retryWindow=-1s: must not be negative`},
+		"a bad environment":         {nil, map[string]string{"APP_LOG_LEVEL": "loud"}, `APP_LOG_LEVEL="loud": must be`},
+		"no kubeconfig":             {[]string{"--kubeconfig=/nonexistent/config"}, nil, "set --kubeconfig or KUBECONFIG to a readable kubeconfig"},
+		"a broken kubeconfig":       {[]string{"--kubeconfig=" + broken}, nil, "set --kubeconfig or KUBECONFIG to a readable kubeconfig"},
+		"the proxy port is taken":   {append([]string{"--externalAPIPort=0", "--proxyPort=" + port}, base...), nil, "--proxyPort=" + port + ": can't listen, choose a free port"},
+		"the admin port is taken":   {append([]string{"--proxyPort=0", "--externalAPIPort=" + port}, base...), nil, "--externalAPIPort=" + port + ": can't listen, choose a free port"},
 	} {
 		t.Run(what, func(t *testing.T) {
 			log := &syncBuffer{}

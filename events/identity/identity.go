@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"encoding/pem"
 	"errors"
+	"net/http"
 	"net/url"
 	"strings"
 
@@ -53,6 +54,7 @@ const (
 	UnknownKey       Reason = "unknown_key"
 	RepeatedKey      Reason = "repeated_key"
 	BadCertificate   Reason = "bad_certificate"
+	ChainMismatch    Reason = "chain_mismatch"
 	BadHash          Reason = "bad_hash"
 	HashMismatch     Reason = "hash_mismatch"
 	NoSubject        Reason = "no_subject"
@@ -66,7 +68,10 @@ const (
 type Error struct {
 	Reason Reason
 	Detail string
-	Err    error
+	// Surplus says that a header came through the ingress gateway with more elements than our proxies add: the gateway
+	// forwards what it should replace.
+	Surplus bool
+	Err     error
 }
 
 func (e *Error) Error() string {
@@ -94,6 +99,16 @@ type Verifier struct {
 	// Compatible accepts what tests of the older validator send: a header with the client's element alone, and a Cert or
 	// Hash that is none. Both let whoever reaches the port choose an identity; not for production.
 	Compatible bool
+	// Header is the header that tells the client: xfcc.HeaderName, which an empty one means too, or ClientCertHeader.
+	Header string
+}
+
+// Of returns the client that a request's header names, or an *Error.
+func (v Verifier) Of(header http.Header) (Identity, error) {
+	if v.Header == ClientCertHeader {
+		return v.clientCert(header)
+	}
+	return v.Identify(header.Values(xfcc.HeaderName))
 }
 
 // Identify returns the client that the header lines of X-Forwarded-Client-Cert name, or an *Error.
@@ -111,11 +126,12 @@ func (v Verifier) Identify(lines []string) (Identity, error) {
 	switch alone := v.Compatible && len(header) == 1; {
 	case alone:
 	case len(header) != v.TrustedHops+1:
-		return Identity{}, refuse(WrongHops, "the elements must be the client's and one for each trusted hop")
-	case v.TrustedHops > 0:
-		if uris := header[len(header)-1].Values(xfcc.KeyURI); len(uris) != 1 || uris[0].Text() != v.IngressIdentity {
-			return Identity{}, refuse(UntrustedHop, "the last element must carry the ingress gateway's URI and no other")
+		return Identity{}, &Error{
+			Reason: WrongHops, Detail: "the elements must be the client's and one for each trusted hop",
+			Surplus: len(header) > v.TrustedHops+1 && v.fromIngress(header),
 		}
+	case !v.fromIngress(header):
+		return Identity{}, untrusted
 	}
 	for _, element := range header {
 		if err := known(element); err != nil {
@@ -123,6 +139,17 @@ func (v Verifier) Identify(lines []string) (Identity, error) {
 		}
 	}
 	return v.client(header[0])
+}
+
+var untrusted = &Error{Reason: UntrustedHop, Detail: "the last element must carry the ingress gateway's URI and no other"}
+
+// fromIngress says whether the nearest proxy names the ingress gateway as its peer, where there must be one.
+func (v Verifier) fromIngress(header xfcc.Header) bool {
+	if v.TrustedHops == 0 {
+		return true
+	}
+	uris := header[len(header)-1].Values(xfcc.KeyURI)
+	return len(uris) == 1 && uris[0].Text() == v.IngressIdentity
 }
 
 // known refuses keys that Envoy does not write and repeats of those that it writes once: which one counts would be a guess.
@@ -146,19 +173,19 @@ func known(element xfcc.Element) error {
 
 func (v Verifier) client(element xfcc.Element) (Identity, error) {
 	var id Identity
-	if cert := value(element, xfcc.KeyCert).Text(); cert != "" {
-		certificate, err := decode(cert)
-		switch {
-		case err == nil:
-			id.Certificate = certificate
-		case !v.Compatible:
-			return Identity{}, &Error{Reason: BadCertificate, Err: err}
-		}
-	}
-	if err := v.hash(&id, value(element, xfcc.KeyHash).Text()); err != nil {
+	var err error
+	if id.Certificate, err = v.certificate(element); err != nil {
 		return Identity{}, err
 	}
-	if err := subject(&id, value(element, xfcc.KeySubject).Raw); err != nil {
+	return v.complete(id, value(element, xfcc.KeyHash).Text(), value(element, xfcc.KeySubject).Raw)
+}
+
+// complete takes hash and subject as they are printed beside the certificate, if there is one.
+func (v Verifier) complete(id Identity, printedHash, printedSubject string) (Identity, error) {
+	if err := v.hash(&id, printedHash); err != nil {
+		return Identity{}, err
+	}
+	if err := subject(&id, printedSubject); err != nil {
 		return Identity{}, err
 	}
 	common := id.Subject.Values(names.OIDCommonName)
@@ -228,19 +255,64 @@ func subject(id *Identity, printed string) error {
 	return nil
 }
 
-// decode reads a certificate as Envoy forwards it: PEM, percent-encoded.
-func decode(encoded string) (*x509.Certificate, error) {
+// certificate returns the client's certificate from Cert, or else the first of Chain, or nil if neither is there. If both
+// are, Chain must begin with Cert.
+func (v Verifier) certificate(element xfcc.Element) (*x509.Certificate, error) {
+	var leaf *x509.Certificate
+	if cert := value(element, xfcc.KeyCert).Text(); cert != "" {
+		all, err := decode(cert)
+		switch {
+		case err == nil && len(all) == 1:
+			leaf = all[0]
+		case v.Compatible:
+			return nil, nil //nolint:nilnil // as without Cert
+		case err != nil:
+			return nil, &Error{Reason: BadCertificate, Detail: xfcc.KeyCert, Err: err}
+		default:
+			return nil, refuse(BadCertificate, "the value of Cert must be one certificate in PEM")
+		}
+	}
+	chain := value(element, xfcc.KeyChain).Text()
+	if chain == "" {
+		return leaf, nil
+	}
+	all, err := decode(chain)
+	switch {
+	case err != nil && v.Compatible:
+		return leaf, nil
+	case err != nil:
+		return nil, &Error{Reason: BadCertificate, Detail: xfcc.KeyChain, Err: err}
+	case leaf != nil && !leaf.Equal(all[0]):
+		return nil, refuse(ChainMismatch, "Chain does not begin with Cert")
+	}
+	return all[0], nil
+}
+
+// decode reads certificates as Envoy forwards them: PEM, percent-encoded. There is at least one.
+func decode(encoded string) ([]*x509.Certificate, error) {
 	text, err := url.PathUnescape(encoded)
 	if err != nil {
-		return nil, errors.New("the value of Cert is not percent-encoded")
+		return nil, errors.New("the value is not percent-encoded")
 	}
-	block, rest := pem.Decode([]byte(text))
-	if !strings.HasPrefix(text, "-----BEGIN ") || block == nil || block.Type != "CERTIFICATE" || strings.TrimSpace(string(rest)) != "" {
-		return nil, errors.New("the value of Cert must be one certificate in PEM")
+	var all []*x509.Certificate
+	for rest := text; strings.TrimSpace(rest) != ""; {
+		if !strings.HasPrefix(strings.TrimLeft(rest, "\r\n"), "-----BEGIN ") {
+			return nil, errNotPEM
+		}
+		block, after := pem.Decode([]byte(rest))
+		if block == nil || block.Type != "CERTIFICATE" {
+			return nil, errNotPEM
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, errors.New("the value holds a certificate that can't be read")
+		}
+		all, rest = append(all, certificate), string(after)
 	}
-	certificate, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		return nil, errors.New("the value of Cert is not a certificate that can be read")
+	if len(all) == 0 {
+		return nil, errNotPEM
 	}
-	return certificate, nil
+	return all, nil
 }
+
+var errNotPEM = errors.New("the value must be certificates in PEM and nothing else")

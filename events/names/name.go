@@ -10,8 +10,12 @@ import (
 	"strings"
 )
 
-// OIDCommonName is the type of the common name (X.520).
-const OIDCommonName = "2.5.4.3"
+// Attribute types that decisions look at (X.520).
+const (
+	OIDCommonName         = "2.5.4.3"
+	OIDOrganization       = "2.5.4.10"
+	OIDOrganizationalUnit = "2.5.4.11"
+)
 
 // Attribute is one type and value, as "CN=shop".
 type Attribute struct {
@@ -129,8 +133,8 @@ var keywords = []struct{ keyword, oid string }{
 	{"L", "2.5.4.7"},
 	{"ST", "2.5.4.8"},
 	{"S", "2.5.4.8"},
-	{"O", "2.5.4.10"},
-	{"OU", "2.5.4.11"},
+	{"O", OIDOrganization},
+	{"OU", OIDOrganizationalUnit},
 	{"DC", "0.9.2342.19200300.100.1.25"},
 	{"UID", "0.9.2342.19200300.100.1.1"},
 	{"emailAddress", "1.2.840.113549.1.9.1"},

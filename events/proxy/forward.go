@@ -64,6 +64,9 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request, d *decision, a
 	case r.Method == http.MethodPost:
 		out.body = legacyevent.WithID(body, uuid.NewString())
 	}
+	if refused := h.limiter.take(app.Name, len(out.batch)); refused != nil {
+		return nil, refused
+	}
 	if d.route == RouteV1 && h.Compatible {
 		out.URL.RawPath = "" // what was decided on is what is sent: "%2F" was read as a separator
 	}

@@ -18,6 +18,7 @@ type Metrics struct {
 	retries    *prometheus.CounterVec
 	inFlight   prometheus.Gauge
 	violations *prometheus.CounterVec
+	surplus    prometheus.Counter
 }
 
 // NewMetrics registers the metrics; it panics if they are registered already.
@@ -44,11 +45,15 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Name: "validator_source_violations_total",
 			Help: "Events whose source is not the Application's, or can't be read, by Application and by what was done.",
 		}, []string{"application", "action"}),
+		surplus: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "validator_surplus_elements_total",
+			Help: "Requests refused since the ingress gateway forwarded elements of X-Forwarded-Client-Cert that it should replace.",
+		}),
 	}
 	for _, route := range []Route{RouteV1, RouteV2, RouteEvents} {
 		m.retries.WithLabelValues(string(route)) // so that an alert sees 0 before it sees 1
 	}
-	registry.MustRegister(m.requests, m.publisher, m.retries, m.inFlight, m.violations)
+	registry.MustRegister(m.requests, m.publisher, m.retries, m.inFlight, m.violations, m.surplus)
 	return m
 }
 

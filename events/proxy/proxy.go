@@ -17,8 +17,8 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/events/binding"
+	"github.com/application-connector/application-connector/events/denial"
 	"github.com/application-connector/application-connector/events/identity"
-	"github.com/application-connector/application-connector/events/xfcc"
 )
 
 // Applications is what the proxy asks for Applications. It is called on each request and must not block.
@@ -27,6 +27,12 @@ type Applications interface {
 	Application(name string) *v1alpha1.Application
 	// Synced says that Application can be believed; until then every request is answered 503.
 	Synced() bool
+}
+
+// Denied says which clients an operator has shut out. It is called on each request and must not block.
+type Denied interface {
+	// Check returns nil, or an error of package denial. It is asked only while Applications are synced.
+	Check(client identity.Identity) error
 }
 
 // SourcePolicy says what is done with a CloudEvent whose source is not the Application's.
@@ -47,7 +53,11 @@ const TypeLabel = "application-type"
 // Config is what a Handler needs.
 type Config struct {
 	Applications Applications
-	Verifier     identity.Verifier
+	// Denied tells certificates that are not believed; nil means that all are.
+	Denied   Denied
+	Verifier identity.Verifier
+	Policy   binding.Policy
+	Limits   Limits
 	// Compatible answers with the status codes of the older validator and leaves checking events to the publisher; see
 	// docs/reference/validator.md.
 	Compatible bool
@@ -77,6 +87,8 @@ type Config struct {
 type Handler struct {
 	Config
 	errorLog *slog.Logger
+	limiter  *limiter
+	surplus  surplus
 }
 
 // New returns a Handler.
@@ -84,13 +96,15 @@ func New(c Config) *Handler {
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
-	return &Handler{Config: c, errorLog: c.Log.With("component", "proxy")}
+	return &Handler{Config: c, errorLog: c.Log.With("component", "proxy"), limiter: newLimiter(c.Limits, c.Clock)}
 }
 
 // ServeHTTP answers one request and leaves one audit line.
 func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	h.Metrics.inFlight.Inc()
 	defer h.Metrics.inFlight.Dec()
+	room := h.limiter.enter()
+	defer h.limiter.leave()
 	recorder := &recorder{ResponseWriter: w}
 	d := &decision{route: RouteNone, method: r.Method, peer: r.RemoteAddr}
 	defer func() {
@@ -114,6 +128,11 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		}
 	}()
 
+	if !room {
+		d.refuse(overloaded)
+		overloaded.write(recorder)
+		return
+	}
 	decide := h.strict
 	if h.Compatible {
 		decide = h.compatible
@@ -159,12 +178,12 @@ func (h *Handler) strict(w http.ResponseWriter, r *http.Request, d *decision) (*
 	}
 	app := h.Applications.Application(name)
 	d.known = app != nil
-	client, err := h.Verifier.Identify(r.Header.Values(xfcc.HeaderName))
+	client, err := h.identify(r.Header)
 	if err != nil {
 		return nil, unidentified(err, http.StatusUnauthorized)
 	}
 	d.client = client
-	if err := binding.Authorize(app, client); err != nil {
+	if err := h.authorize(app, client); err != nil {
 		return nil, unauthorized(err, http.StatusForbidden)
 	}
 	return h.prepare(w, r, d, app)
@@ -187,24 +206,42 @@ func (h *Handler) compatible(w http.ResponseWriter, r *http.Request, d *decision
 	}
 	app := h.Applications.Application(name)
 	d.known = app != nil
-	client, err := h.Verifier.Identify(r.Header.Values(xfcc.HeaderName))
+	client, err := h.identify(r.Header)
 	if e := (*identity.Error)(nil); errors.As(err, &e) && e.Reason == identity.NoHeader {
 		return nil, unidentified(err, http.StatusInternalServerError)
 	}
 	if app == nil || !app.DeletionTimestamp.IsZero() {
-		return nil, unauthorized(binding.Authorize(app, client), http.StatusNotFound)
+		return nil, unauthorized(h.Policy.Authorize(app, client), http.StatusNotFound)
 	}
 	if err != nil {
 		return nil, unidentified(err, http.StatusForbidden)
 	}
 	d.client = client
-	if err := binding.Authorize(app, client); err != nil {
+	if err := h.authorize(app, client); err != nil {
 		return nil, unauthorized(err, http.StatusForbidden)
 	}
 	if d.route, _ = h.Paths.route(r.URL.Path, name); d.route == RouteNone {
 		return nil, noRoute
 	}
 	return h.prepare(w, r, d, app)
+}
+
+func (h *Handler) identify(header http.Header) (identity.Identity, error) {
+	client, err := h.Verifier.Of(header)
+	if e := (*identity.Error)(nil); errors.As(err, &e) && e.Surplus {
+		h.Metrics.surplus.Inc()
+		h.surplus.seen(h.Log)
+	}
+	return client, err
+}
+
+// authorize looks at the list of denied certificates after everything else, so that a stranger's certificate counts as
+// just that.
+func (h *Handler) authorize(app *v1alpha1.Application, client identity.Identity) error {
+	if err := h.Policy.Authorize(app, client); err != nil || h.Denied == nil {
+		return err
+	}
+	return h.Denied.Check(client)
 }
 
 // unauthorized answers the same for an unknown Application and a wrong certificate; the reason stays in metrics and log.
@@ -214,6 +251,9 @@ func unauthorized(err error, status int) *refusal {
 		refused.text = "no such Application"
 	}
 	if e := (*binding.Error)(nil); errors.As(err, &e) {
+		refused.reason = Reason(e.Reason)
+	}
+	if e := (*denial.Error)(nil); errors.As(err, &e) {
 		refused.reason = Reason(e.Reason)
 	}
 	return refused

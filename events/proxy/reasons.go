@@ -1,7 +1,7 @@
 package proxy
 
 // Reason says in metrics and audit lines why a request was answered as it was; beside these there are the reasons of
-// packages identity and binding. Each is stable, and explained in docs/reference/validator.md.
+// packages identity, binding and denial. Each is stable, and explained in docs/reference/validator.md.
 type Reason string
 
 // Reasons of this package.
@@ -11,6 +11,8 @@ const (
 	NoRoute               Reason = "no_route"
 	BadMethod             Reason = "method"
 	NotSynced             Reason = "not_synced"
+	Overloaded            Reason = "overloaded"
+	RateLimited           Reason = "rate_limited"
 	TooLarge              Reason = "too_large"
 	BodyTimeout           Reason = "body_timeout"
 	BodyUnreadable        Reason = "body_unreadable"
