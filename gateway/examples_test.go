@@ -102,6 +102,24 @@ func TestTheRightsOnTheReferencePageSuffice(t *testing.T) {
 	if len(wide) != 2 || len(namespaced) != 2 {
 		t.Fatalf("%v %v", wide, namespaced)
 	}
+	h := restricted(t, wide, namespaced)
+	h.run()
+	h.eventually("the gateway is ready", h.gateway.Ready)
+	s := startSystems(t)
+	h.secret("s", map[string]string{"username": "user", "password": "passwd"})
+	app := h.application("least-rights", v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{api("svc", s.HTTPURL()+"/v1/api/basic/ok", with("Basic", "s", ""))}})
+	h.condition(app, "Ready")
+	if a := h.get("/least-rights/svc"); a.Status != http.StatusOK {
+		t.Errorf("%+v", a)
+	}
+	if log := h.log.String(); strings.Contains(log, "forbidden") {
+		t.Error(log)
+	}
+}
+
+// restricted makes a gateway, which does not run yet, whose user may do this and no more.
+func restricted(t *testing.T, wide, namespaced []rbacv1.PolicyRule) *harness {
+	t.Helper()
 	h := prepare(t, func(o *gateway.Options) {
 		config := rest.CopyConfig(o.Config)
 		config.Impersonate = rest.ImpersonationConfig{UserName: "gateway-" + o.SecretsNamespace}
@@ -137,16 +155,5 @@ func TestTheRightsOnTheReferencePageSuffice(t *testing.T) {
 			}
 		}
 	})
-	h.run()
-	h.eventually("the gateway is ready", h.gateway.Ready)
-	s := startSystems(t)
-	h.secret("s", map[string]string{"username": "user", "password": "passwd"})
-	app := h.application("least-rights", v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{api("svc", s.HTTPURL()+"/v1/api/basic/ok", with("Basic", "s", ""))}})
-	h.condition(app, "Ready")
-	if a := h.get("/least-rights/svc"); a.Status != http.StatusOK {
-		t.Errorf("%+v", a)
-	}
-	if log := h.log.String(); strings.Contains(log, "forbidden") {
-		t.Error(log)
-	}
+	return h
 }

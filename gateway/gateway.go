@@ -209,6 +209,7 @@ func (g *Gateway) close() {
 			_ = l.Close() // closing twice is an error that means nothing here
 		}
 	}
+	g.writer.Close()
 	g.tokens.Close()
 	g.sessions.Close()
 	g.pool.CloseIdleConnections()

@@ -27,8 +27,6 @@ import (
 
 var cluster rest.Config
 
-func TestMain(m *testing.M) { kubetest.Run(m, &cluster) }
-
 // generous is how long anything may take before a test gives up.
 const generous = 30 * time.Second
 
@@ -75,13 +73,7 @@ func start(t *testing.T, change ...func(*gateway.Options)) *harness {
 func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	t.Helper()
 	h := &harness{t: t, namespace: kubetest.Namespace(t, &cluster), log: &logBuffer{}}
-	scheme, err := routes.Scheme()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if h.kube, err = client.New(&cluster, client.Options{Scheme: scheme}); err != nil {
-		t.Fatal(err)
-	}
+	h.kube = newClient(t)
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
 	h.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
@@ -101,6 +93,19 @@ func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	}
 	h.gateway, h.addresses = g, g.Addresses()
 	return h
+}
+
+func newClient(t *testing.T) client.Client {
+	t.Helper()
+	scheme, err := routes.Scheme()
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(&cluster, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
 }
 
 // run runs the gateway until the test ends.

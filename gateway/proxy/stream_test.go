@@ -18,7 +18,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 )
 
-func TestTheFirstEventOfAStreamArrivesBeforeTheStreamEnds(t *testing.T) {
+func theFirstEventOfAStreamArrivesBeforeTheStreamEnds(t *testing.T) {
 	r := newRig(t)
 	more := make(chan struct{})
 	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
@@ -62,7 +62,7 @@ func TestAnEventStreamMayPauseLongerThanTheTimeout(t *testing.T) {
 	}
 }
 
-func TestARequestBodyReachesTheTargetWhileTheCallerStillSends(t *testing.T) {
+func aRequestBodyReachesTheTargetWhileTheCallerStillSends(t *testing.T) {
 	r := newRig(t)
 	target := r.target(func(w http.ResponseWriter, q *http.Request) {
 		_ = http.NewResponseController(w).EnableFullDuplex()
@@ -96,7 +96,7 @@ func TestARequestBodyReachesTheTargetWhileTheCallerStillSends(t *testing.T) {
 	}
 }
 
-func TestAWebSocketEchoesBothWays(t *testing.T) {
+func aWebSocketEchoesBothWays(t *testing.T) {
 	r := newRig(t, timeouts{target: 2 * time.Second, request: 2 * time.Second})
 	target := r.target(func(w http.ResponseWriter, q *http.Request) {
 		if user, password, ok := q.BasicAuth(); !ok || user != "u" || password != "p" {
@@ -189,7 +189,7 @@ func TestTrailersAndInformationalAnswersPass(t *testing.T) {
 	}
 }
 
-func TestACallerWhoLeavesEndsTheTargetsWork(t *testing.T) {
+func aCallerWhoLeavesEndsTheTargetsWork(t *testing.T) {
 	r := newRig(t)
 	arrived, ended := make(chan struct{}), make(chan struct{})
 	target := r.target(func(_ http.ResponseWriter, q *http.Request) {
@@ -218,7 +218,7 @@ func TestACallerWhoLeavesEndsTheTargetsWork(t *testing.T) {
 	}
 }
 
-func TestATargetThatBreaksOffIsVisibleToTheCaller(t *testing.T) {
+func aTargetThatBreaksOffIsVisibleToTheCaller(t *testing.T) {
 	for _, length := range []string{"", "Content-Length: 100\r\n"} {
 		r := newRig(t)
 		target := r.target(func(w http.ResponseWriter, _ *http.Request) {
