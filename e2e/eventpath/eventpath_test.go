@@ -51,45 +51,13 @@ type road struct {
 func newRoad(t *testing.T, mesh func(*edge.Options), applications ...string) *road {
 	t.Helper()
 	r := &road{t: t, servers: ca(t, "servers"), clients: ca(t, "clients")}
-	scheme := runtime.NewScheme()
-	must(t, clientgoscheme.AddToScheme(scheme))
-	must(t, v1alpha1.AddToScheme(scheme))
+	r.kube = newKube(t)
+	createApplications(t, r.kube, applications...)
 	var err error
-	r.kube, err = client.New(&cluster, client.Options{Scheme: scheme})
-	must(t, err)
-
-	for _, name := range applications {
-		app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ApplicationSpec{Description: "test", Services: []v1alpha1.Service{}}}
-		must(t, r.kube.Create(t.Context(), app))
-		t.Cleanup(func() { must(t, client.IgnoreNotFound(r.kube.Delete(context.Background(), app))) })
-	}
-
 	r.eventing, err = eventing.Start(t.Context(), eventing.Options{Address: "127.0.0.1:0"})
 	must(t, err)
 	t.Cleanup(func() { must(t, r.eventing.Close()) })
-
-	o := events.NewOptions()
-	o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = "127.0.0.1", 0, 0
-	o.Kubeconfig, err = kubetest.Kubeconfig(&cluster, t.TempDir())
-	must(t, err)
-	o.PublisherHost = strings.TrimPrefix(r.eventing.URL(), "http://")
-	o.Complete(func(string) (string, bool) { return "", false })
-	must(t, o.Validate())
-	ctx, stop := context.WithCancel(context.Background())
-	validator, err := events.Start(ctx, *o, slog.New(slog.DiscardHandler))
-	if err != nil {
-		stop()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { stop(); must(t, validator.Wait()) })
-	eventually(t, "the validator is ready", func() bool {
-		resp, err := http.Get("http://" + validator.AdminAddr().String() + "/readyz")
-		if err != nil {
-			return false
-		}
-		resp.Body.Close()
-		return resp.StatusCode == http.StatusOK
-	})
+	validator := newValidator(t, r.eventing.URL(), nil)
 
 	namespace := kubetest.Namespace(t, &cluster)
 	cert, key, err := r.servers.Issue(authority.Request{Subject: pkix.Name{CommonName: "edge"}, Hosts: []string{"127.0.0.1"}, Server: true})
@@ -111,6 +79,57 @@ func newRoad(t *testing.T, mesh func(*edge.Options), applications ...string) *ro
 	defer cancel()
 	must(t, r.edge.WaitReady(ready))
 	return r
+}
+
+func newKube(t *testing.T) client.Client {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	must(t, clientgoscheme.AddToScheme(scheme))
+	must(t, v1alpha1.AddToScheme(scheme))
+	kube, err := client.New(&cluster, client.Options{Scheme: scheme})
+	must(t, err)
+	return kube
+}
+
+func createApplications(t *testing.T, kube client.Client, names ...string) {
+	t.Helper()
+	for _, name := range names {
+		app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ApplicationSpec{Description: "test", Services: []v1alpha1.Service{}}}
+		must(t, kube.Create(t.Context(), app))
+		t.Cleanup(func() { must(t, client.IgnoreNotFound(kube.Delete(context.Background(), app))) })
+	}
+}
+
+// newValidator starts a validator that knows the Applications of now when it returns.
+func newValidator(t *testing.T, publisher string, change func(*events.Options)) *events.Server {
+	t.Helper()
+	o := events.NewOptions()
+	o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = "127.0.0.1", 0, 0
+	var err error
+	o.Kubeconfig, err = kubetest.Kubeconfig(&cluster, t.TempDir())
+	must(t, err)
+	o.PublisherHost = strings.TrimPrefix(publisher, "http://")
+	if change != nil {
+		change(o)
+	}
+	o.Complete(func(string) (string, bool) { return "", false })
+	must(t, o.Validate())
+	ctx, stop := context.WithCancel(context.Background())
+	validator, err := events.Start(ctx, *o, slog.New(slog.DiscardHandler))
+	if err != nil {
+		stop()
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { stop(); must(t, validator.Wait()) })
+	eventually(t, "the validator is ready", func() bool {
+		resp, err := http.Get("http://" + validator.AdminAddr().String() + "/readyz")
+		if err != nil {
+			return false
+		}
+		resp.Body.Close()
+		return resp.StatusCode == http.StatusOK
+	})
+	return validator
 }
 
 func must(t *testing.T, err error) {
