@@ -15,9 +15,16 @@ type startedCompass struct {
 	ca string
 }
 
+// The Compass elsewhere knows one tenant, with one runtime.
+const (
+	tenantID  = "7b0d3a52-6d0b-4f5e-9a53-0f9c1c6a1a11"
+	runtimeID = "c2b4b0a7-5a3e-4f0d-8a6f-2f6f1f0f9b22"
+)
+
 func startCompass(t *testing.T) startedCompass {
 	t.Helper()
-	server, err := compass.Start(t.Context(), compass.Options{})
+	seed := compass.Seed{Tenants: []compass.Tenant{{ID: tenantID, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "elsewhere"}}}}}
+	server, err := compass.Start(t.Context(), compass.Options{Seed: seed})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -172,6 +172,24 @@ func TestAnInterruptEndsEverythingAndStateIsKeptOnRequest(t *testing.T) {
 			t.Errorf("%s run: these processes run on:\n%s", before, strings.Join(p, "\n"))
 		}
 	}
+	if code, stdout, stderr := run(t, dir, "up", "--once", "--state", state, "--timeout", deadline.String()); code != 0 {
+		t.Errorf("the walk-through on what was kept: exit code %d\n%s\n%s", code, stdout, stderr)
+	}
+}
+
+func TestTheClusterPairsWithACompassElsewhere(t *testing.T) {
+	t.Parallel()
+	compass, dir := startCompass(t), t.TempDir()
+	token, err := compass.Admin().RuntimeToken(runtimeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := run(t, dir, "up", "--once", "--free-ports", "--timeout", deadline.String(), "--connector-url", token.ConnectorURL,
+		"--compass-ca", compass.ca, "--runtime-id", runtimeID, "--tenant", tenantID, "--token", token.Token)
+	if code != 0 || !strings.Contains(stdout, "Every step held") {
+		t.Errorf("exit code %d\n%s\n%s", code, stdout, stderr)
+	}
+	nothingLeft(t, dir)
 }
 
 // certificate is the fingerprint of the client certificate that the cluster of a running appconn up has.
@@ -244,7 +262,7 @@ func TestBadInputEndsInOneClearLineAndLeavesNothing(t *testing.T) {
 	if err := os.WriteFile(notAKubeconfig, []byte("[not a kubeconfig"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	elsewhere := []string{"up", "--once", "--free-ports", "--runtime-id", "1ae04041-17e5-478f-91f8-3a2ddc7700de", "--tenant", "3e64ebae-38b5-46a0-b1ed-9ccee153a0ae"}
+	elsewhere := []string{"up", "--once", "--free-ports", "--runtime-id", runtimeID, "--tenant", tenantID}
 	compass := startCompass(t)
 	for name, c := range map[string]struct {
 		args []string

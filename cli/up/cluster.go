@@ -61,7 +61,7 @@ func installDefinitions(ctx context.Context, c client.Client) error {
 		if err != nil {
 			return err
 		}
-		if err := apply(ctx, c, text); err != nil {
+		if err := apply(ctx, c, text, client.ForceOwnership); err != nil {
 			return fmt.Errorf("%s: %w", file, err)
 		}
 		crd := &apiextensionsv1.CustomResourceDefinition{}
@@ -88,8 +88,9 @@ func established(ctx context.Context, c client.Client, name string) error {
 	return fmt.Errorf("%s is not served yet", name)
 }
 
-// apply applies each document of a YAML text, as kubectl apply --server-side does.
-func apply(ctx context.Context, c client.Client, text []byte) error {
+// apply applies each document of a YAML text, as kubectl apply --server-side does: fields that somebody else owns are a
+// conflict unless options say otherwise.
+func apply(ctx context.Context, c client.Client, text []byte, options ...client.ApplyOption) error {
 	decoder := utilyaml.NewYAMLOrJSONDecoder(bytes.NewReader(text), 4096)
 	for {
 		object := &unstructured.Unstructured{}
@@ -102,7 +103,7 @@ func apply(ctx context.Context, c client.Client, text []byte) error {
 		if len(object.Object) == 0 {
 			continue
 		}
-		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), fieldOwner, client.ForceOwnership); err != nil {
+		if err := c.Apply(ctx, client.ApplyConfigurationFromUnstructured(object), append(options, fieldOwner)...); err != nil {
 			return fmt.Errorf("%s %s: %w", object.GetKind(), object.GetName(), err)
 		}
 	}
@@ -119,17 +120,26 @@ func createNamespaces(ctx context.Context, c client.Client) error {
 	return nil
 }
 
-// writeSecret creates a Secret, or replaces the data of the one that is there.
+// managedByLabel marks Secrets that appconn up wrote; others are never overwritten.
+const (
+	managedByLabel = "app.kubernetes.io/managed-by"
+	managedByUs    = "appconn"
+)
+
+// writeSecret creates a Secret, or replaces the data of the one that an earlier run created. In a cluster that is in use
+// the same names hold the key of its ingress and its pairing with Compass: those are left alone, and it is an error.
 func writeSecret(ctx context.Context, c client.Client, namespace, name string, kind corev1.SecretType, data map[string][]byte) error {
 	s := &corev1.Secret{}
 	s.Namespace, s.Name = namespace, name
 	err := c.Get(ctx, client.ObjectKeyFromObject(s), s)
 	switch {
 	case apierrors.IsNotFound(err):
-		s.Type, s.Data = kind, data
+		s.Type, s.Data, s.Labels = kind, data, map[string]string{managedByLabel: managedByUs}
 		return c.Create(ctx, s)
 	case err != nil:
 		return err
+	case s.Labels[managedByLabel] != managedByUs:
+		return fmt.Errorf("Secret %s/%s was not written by appconn up and is left alone: use a cluster that is not connected yet", namespace, name)
 	}
 	s.Data = data
 	return c.Update(ctx, s)

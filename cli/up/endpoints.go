@@ -52,7 +52,7 @@ func (w *world) writeEndpoints() error {
 func (w *world) preamble() []string {
 	return []string{
 		"cd " + quote(w.state),
-		"export KUBECONFIG=" + quote(w.kubeconfig) + " PATH=" + quote(w.binaries) + ":$PATH",
+		"export KUBECONFIG=" + quote(w.kubeconfig) + " PATH=" + quote(w.binaries) + ":$PATH NO_PROXY=127.0.0.1,localhost",
 	}
 }
 

@@ -226,15 +226,13 @@ func strangersCertificate(like string) (chain, key []byte, err error) {
 }
 
 // waitKnown waits until the Applications name the certificates of their systems, as the agent's next sync brings it
-// about. A sync is asked for: nobody wants to wait for the next one that is due.
+// about.
 func (w *world) waitKnown(ctx context.Context) error {
 	c := &compassv1alpha1.CompassConnection{}
 	if err := w.cluster.Get(ctx, client.ObjectKey{Name: compassv1alpha1.ConnectionName}, c); err != nil {
 		return err
 	}
-	asked := c.DeepCopy()
-	asked.Spec.ResyncNow = true
-	if err := w.cluster.Patch(ctx, asked, client.MergeFrom(c)); err != nil {
+	if err := w.askForSync(ctx, c); err != nil {
 		return err
 	}
 	for file, name := range map[string]string{"shop.crt": "mp-shop", "crm.crt": "mp-crm"} {

@@ -67,9 +67,13 @@ func (o *Options) Complete() error {
 		return fmt.Errorf("finding the other programs: %w", err)
 	}
 	o.binaries = filepath.Dir(self)
-	if o.State != "" {
-		if o.State, err = filepath.Abs(o.State); err != nil {
-			return fmt.Errorf("--state: %w", err)
+	// The walk-through's commands run in the state folder.
+	for flag, path := range map[string]*string{"--state": &o.State, "--kubeconfig": &o.Kubeconfig, "--compass-ca": &o.CompassCA} {
+		if *path == "" {
+			continue
+		}
+		if *path, err = filepath.Abs(*path); err != nil {
+			return fmt.Errorf("%s: %w", flag, err)
 		}
 	}
 	return nil

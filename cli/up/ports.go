@@ -1,8 +1,10 @@
 package up
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"strconv"
@@ -60,6 +62,34 @@ const (
 	firstFree, lastFree = 20000, 32000
 	block               = 16
 )
+
+// keptPorts gives the ports of an earlier run with the same state, whose Applications and certificates name them, and
+// else chooses.
+func keptPorts(file string, free bool) (ports, error) {
+	text, err := os.ReadFile(file)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+	case err != nil:
+		return ports{}, err
+	default:
+		var kept ports
+		if err := json.Unmarshal(text, &kept); err != nil {
+			return ports{}, fmt.Errorf("%s: %w; name another folder by --state", file, err)
+		}
+		if err := probe(&kept); err != nil {
+			return ports{}, fmt.Errorf("%w; what --state keeps needs the same ports again", err)
+		}
+		return kept, nil
+	}
+	chosen, err := choosePorts(free)
+	if err != nil {
+		return ports{}, err
+	}
+	if text, err = json.Marshal(chosen); err != nil {
+		return ports{}, err
+	}
+	return chosen, writeFile(file, text)
+}
 
 // choosePorts gives the documented ports, after seeing that each is free, or free ones.
 func choosePorts(free bool) (ports, error) {

@@ -10,14 +10,15 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
 )
 
-// stopGrace is how long a program may take to end once it was asked to; the gateway drains calls in that time.
-const stopGrace = 20 * time.Second
+// stopGrace is how long a program may take to end once it was asked to: more than the longest drain, the validator's 30 s.
+const stopGrace = 45 * time.Second
 
 // process is a program that was started here and ends with us.
 type process struct {
@@ -53,7 +54,7 @@ func (s *supervisor) start(name, path string, args, env []string, stdout io.Writ
 		return nil, err
 	}
 	cmd := exec.Command(path, args...) //nolint:noctx // our own binaries; ended in order by stop, not by a context
-	cmd.Env = append(os.Environ(), env...)
+	cmd.Env = append(inherited(os.Environ()), env...)
 	cmd.Stdout, cmd.Stderr = out, out
 	if stdout != nil {
 		cmd.Stdout = stdout
@@ -82,6 +83,14 @@ func (s *supervisor) start(name, path string, args, env []string, stdout io.Writ
 		}
 	}()
 	return p, nil
+}
+
+// inherited is what programs get of our environment: neither our token, nor settings that somebody meant for another
+// agent or validator.
+func inherited(environment []string) []string {
+	return slices.DeleteFunc(slices.Clone(environment), func(variable string) bool {
+		return strings.HasPrefix(variable, "APPCONN_") || strings.HasPrefix(variable, "APP_")
+	})
 }
 
 // lastWords is the last line of the program's log, which holds the reason when it could not start.

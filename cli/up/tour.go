@@ -19,6 +19,8 @@ type stop struct {
 	command string
 	// want are regular expressions that the output must match, all of them.
 	want []string
+	// absent are texts that the output must not hold.
+	absent []string
 	// refused says that the command ends with an error, since the caller is turned away.
 	refused bool
 }
@@ -90,6 +92,11 @@ func (s stop) run(ctx context.Context, preamble []string) (string, error) {
 	for _, want := range s.want {
 		if !regexp.MustCompile(want).MatchString(output) {
 			return output, fmt.Errorf("the output does not match %q: %s", want, output)
+		}
+	}
+	for _, text := range s.absent {
+		if strings.Contains(output, text) {
+			return output, fmt.Errorf("the output holds %q: %s", text, output)
 		}
 	}
 	return output, nil

@@ -49,13 +49,13 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	ctx, stop := signal.NotifyContext(ctx, os.Interrupt, syscall.SIGTERM)
 	defer stop()
 
-	chosen, err := choosePorts(o.FreePorts)
-	if err != nil {
-		return err
-	}
 	state, remove, err := openState(o.State)
 	if err != nil {
 		return err
+	}
+	chosen, err := keptPorts(filepath.Join(state, "ports.json"), o.FreePorts)
+	if err != nil {
+		return errors.Join(err, remove(""))
 	}
 	interrupted := false
 	w := &world{Options: o, ports: chosen, state: state, supervisor: newSupervisor(filepath.Join(state, "logs")), progress: newProgress(out)}

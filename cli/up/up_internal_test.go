@@ -161,6 +161,7 @@ func TestTheTourStopsAtTheFirstStepThatDoesNotHoldAndNamesIt(t *testing.T) {
 		"a command that succeeds":                       {stop{title: "a", command: "echo $X", want: []string{"^from the preamble\n$"}}, ""},
 		"a command that fails":                          {stop{title: "a", command: "echo no; exit 1"}, "a: exit status 1; it showed: no\n"},
 		"an output that does not match":                 {stop{title: "a", command: "echo no", want: []string{"yes"}}, "a: the output does not match \"yes\": no\n"},
+		"an output that holds what it must not":         {stop{title: "a", command: "echo secret", absent: []string{"secret"}}, "a: the output holds \"secret\": secret\n"},
 		"a caller that is turned away, as it should be": {stop{title: "a", command: "echo 403; exit 1", want: []string{"403"}, refused: true}, ""},
 		"a caller that is let in, but should not be":    {stop{title: "a", command: "echo 403", want: []string{"403"}, refused: true}, "a: it was let in, and showed: 403\n"},
 	} {

@@ -8,6 +8,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"time"
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
@@ -38,6 +39,10 @@ type world struct {
 	kubeconfig string
 	config     *rest.Config
 	cluster    client.Client
+
+	// began is when the agent's Secret was written or, with what an earlier run left, a sync was asked for: what the agent
+	// says of an earlier time does not count. To the second, as the times in a status are.
+	began time.Time
 
 	systems  *systems.Server
 	compass  *compass.Server
@@ -82,8 +87,8 @@ func (w *world) start(ctx context.Context) error {
 		{"Compass (simulated)", w.startCompass},
 		{"Eventing (JetStream)", w.startEventing},
 		{"edge (mTLS)", w.startEdge},
-		{"agent, gateway, validator", w.startParts},
 		{"one-time token for this cluster", w.writeToken},
+		{"agent, gateway, validator", w.startParts},
 		{"paired, certificate saved, Applications synchronised", w.waitSynchronized},
 		{"an Application by hand, with a client certificate", w.applyByHand},
 		{"client certificates for the external systems", w.issueCertificates},
@@ -92,7 +97,7 @@ func (w *world) start(ctx context.Context) error {
 	if w.ConnectorURL != "" {
 		steps[3].what, steps[3].do = "", nil
 		steps[10].what, steps[10].do = "", nil
-		steps[7].what = "one-time token as given"
+		steps[6].what = "one-time token as given"
 	}
 	for _, s := range steps {
 		if s.do == nil {
