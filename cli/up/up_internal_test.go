@@ -7,6 +7,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +15,10 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 )
 
 func options(t *testing.T, args ...string) (*Options, error) {
@@ -218,5 +223,61 @@ func TestWaitingEndsAtOnceWhenWhatIsWaitedForWillNotCome(t *testing.T) {
 	err = until(ctx, func() error { return errors.New("not yet") })
 	if err == nil || err.Error() != "gave up waiting: not yet" {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestASecretThatSomebodyElseWroteIsLeftAlone(t *testing.T) {
+	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: istioNamespace, Name: serverSecret}, Data: map[string][]byte{"tls.key": []byte("in use")}}
+	c := fake.NewClientBuilder().WithObjects(foreign).Build()
+	err := writeSecret(t.Context(), c, istioNamespace, serverSecret, corev1.SecretTypeTLS, map[string][]byte{"tls.key": []byte("ours")})
+	want := "Secret istio-system/kyma-gateway-certs was not written by appconn up and is left alone: use a cluster that is not connected yet"
+	if err == nil || err.Error() != want {
+		t.Errorf("got %v, want %s", err, want)
+	}
+	kept := &corev1.Secret{}
+	if err := c.Get(t.Context(), client.ObjectKeyFromObject(foreign), kept); err != nil || string(kept.Data["tls.key"]) != "in use" {
+		t.Errorf("the Secret holds %q (%v)", kept.Data["tls.key"], err)
+	}
+	for _, value := range []string{"first", "second"} {
+		if err := writeSecret(t.Context(), c, systemNamespace, configurationSecret, corev1.SecretTypeOpaque, map[string][]byte{"TOKEN": []byte(value)}); err != nil {
+			t.Fatal(err)
+		}
+		ours := &corev1.Secret{}
+		if err := c.Get(t.Context(), client.ObjectKey{Namespace: systemNamespace, Name: configurationSecret}, ours); err != nil || string(ours.Data["TOKEN"]) != value {
+			t.Errorf("our own Secret holds %q, want %q (%v)", ours.Data["TOKEN"], value, err)
+		}
+	}
+}
+
+func TestProgramsDoNotInheritSettingsThatWereMeantForOthers(t *testing.T) {
+	got := inherited([]string{"PATH=/bin", "APPCONN_TOKEN=secret", "APP_SKIP_COMPASS_TLS_VERIFY=true", "HOME=/home/me"})
+	if want := []string{"PATH=/bin", "HOME=/home/me"}; !slices.Equal(got, want) {
+		t.Errorf("got %v, want %v", got, want)
+	}
+}
+
+func TestAStateKeepsItsPorts(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "ports.json")
+	first, err := keptPorts(file, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	second, err := keptPorts(file, false)
+	if err != nil || second != first {
+		t.Errorf("got %+v (%v), want %+v", second, err, first)
+	}
+	l, err := net.Listen("tcp", address(first.Edge))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	if _, err := keptPorts(file, true); err == nil || !strings.Contains(err.Error(), "for the edge, is taken") || !strings.Contains(err.Error(), "needs the same ports again") {
+		t.Errorf("with a port taken: %v", err)
+	}
+	if err := os.WriteFile(file, []byte("broken"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := keptPorts(file, true); err == nil || !strings.Contains(err.Error(), "name another folder by --state") {
+		t.Errorf("with a broken file: %v", err)
 	}
 }
