@@ -153,6 +153,7 @@ func TestReferenceHoldsEveryMetricAndAuditField(t *testing.T) {
 	eventually(t, "known", func() bool { return send(t, s, "documented-shop", "documented-shop") == 204 })
 	for _, change := range []func(http.Header){
 		func(h http.Header) { h.Set("Ce-Source", "foreign") },
+		func(h http.Header) { h.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01") },
 		func(h http.Header) { h.Set("X-Forwarded-Client-Cert", "broken") },
 	} {
 		r, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/documented-shop/events", s.ProxyAddr()), strings.NewReader("{}"))

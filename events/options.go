@@ -193,7 +193,7 @@ func (o *Options) Validate() error {
 // denied is the ConfigMap of denied certificates, nil if there is none.
 func (o *Options) denied() (*types.NamespacedName, error) {
 	if o.DeniedCertificates == "" {
-		return nil, nil //nolint:nilnil // none is asked for
+		return nil, nil
 	}
 	namespace, name, _ := strings.Cut(o.DeniedCertificates, "/")
 	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {

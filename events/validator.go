@@ -161,12 +161,12 @@ func (s *Server) serve(ctx context.Context, o Options) {
 		Policy: binding.Policy{MatchOrganization: o.MatchOrganization}, Limits: o.limits(),
 		Compatible: o.XFCCMode == ModeCompatible, Paths: o.Paths, PublisherHost: o.PublisherHost,
 		DestinationPath: o.DestinationPath, SourcePolicy: proxy.SourcePolicy(o.SourcePolicy), MaxBodyBytes: o.MaxBodyBytes,
-		Timeout: o.PublisherTimeout, Attempts: o.PublisherAttempts, RetryWindow: o.RetryWindow, Clock: o.Clock, Metrics: proxy.NewMetrics(registry), Log: s.log, Transport: transport,
+		Timeout: o.PublisherTimeout, Attempts: o.PublisherAttempts, RetryWindow: o.RetryWindow, Clock: o.Clock, Metrics: proxy.NewMetrics(registry), Log: s.log, Transport: tracedTransport(transport),
 	}
 	if s.applications.denied != nil {
 		proxied.Denied = s.applications.denied
 	}
-	events := s.server(proxy.New(proxied), o)
+	events := s.server(traced(proxy.New(proxied)), o)
 	admin := s.server(s.adminHandler(registry), o)
 
 	// Listeners and informer outlive ctx until the drain is over.

@@ -265,7 +265,7 @@ func (v Verifier) certificate(element xfcc.Element) (*x509.Certificate, error) {
 		case err == nil && len(all) == 1:
 			leaf = all[0]
 		case v.Compatible:
-			return nil, nil //nolint:nilnil // as without Cert
+			return nil, nil
 		case err != nil:
 			return nil, &Error{Reason: BadCertificate, Detail: xfcc.KeyCert, Err: err}
 		default:

@@ -8,6 +8,8 @@ import (
 	"slices"
 	"strings"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/application-connector/application-connector/events/identity"
 )
 
@@ -133,6 +135,9 @@ func (h *Handler) audit(ctx context.Context, d decision) {
 	}
 	if d.source != "" {
 		attrs = append(attrs, slog.String("source", bounded(d.source)))
+	}
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		attrs = append(attrs, slog.String("traceId", span.TraceID().String()))
 	}
 	if d.detail != nil {
 		attrs = append(attrs, slog.String("detail", bounded(d.detail.Error())))

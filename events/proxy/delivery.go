@@ -36,7 +36,7 @@ func (h *Handler) deliver(client context.Context, route Route) (*delivery, conte
 func (d *delivery) RoundTrip(request *http.Request) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
 		answer, err := d.attempt(request)
-		wait, again := d.again(attempt, request.Context(), answer, err)
+		wait, again := d.again(request.Context(), attempt, answer, err)
 		if !again {
 			return answer, err
 		}
@@ -83,12 +83,12 @@ func (d *delivery) attempt(request *http.Request) (*http.Response, error) {
 // away, and so it is when it, or a proxy before it, says that what stands behind is (502, 503, 504). Any other answer is
 // the publisher's word on the event, and 429 is a wish to be left alone: both are passed on. No answer in time is passed
 // on too, for the client has waited long enough.
-func (d *delivery) again(attempt int, ctx context.Context, answer *http.Response, err error) (time.Duration, bool) {
+func (d *delivery) again(ctx context.Context, attempt int, answer *http.Response, err error) (time.Duration, bool) {
 	if attempt >= d.Attempts || ctx.Err() != nil {
 		return 0, false
 	}
 	wait := min(firstWait<<min(attempt-1, 10), longestWait)
-	wait = wait/2 + rand.N(wait) //nolint:gosec // spreads repeats, hides nothing
+	wait = wait/2 + rand.N(wait)
 	switch {
 	case err != nil:
 		if timedOut(err) {
