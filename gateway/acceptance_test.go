@@ -199,7 +199,7 @@ func theProgramFinishesItsCallsOnSIGTERMAndExitsWithZero(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*generous)
 	defer cancel()
 	command := exec.CommandContext(ctx, program(t), "--kubeConfig="+config, "--listenAddress=127.0.0.1",
-		"--proxyPort=0", "--proxyPortCompass=0", "--externalAPIPort=0", "--applicationSecretsNamespace="+namespace)
+		"--proxyPort=0", "--proxyPortCompass=0", "--externalAPIPort=0", "--applicationSecretsNamespace="+namespace, "--allowedTargets=127.0.0.1")
 	stderr, err := command.StderrPipe()
 	if err != nil {
 		t.Fatal(err)

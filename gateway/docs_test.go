@@ -14,6 +14,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
+
+	"github.com/application-connector/application-connector/gateway/routes"
 )
 
 // section is the text under a heading of the reference page.
@@ -129,6 +131,25 @@ func TestTheReferencePageListsExactlyTheReasonsAndSources(t *testing.T) {
 		if diff := cmp.Diff(c.code, documented); diff != "" || len(c.code) == 0 {
 			t.Errorf("%s (-code +page):\n%s", c.heading, diff)
 		}
+	}
+}
+
+func TestTheReferencePageListsExactlyTheReasonsOfErrors(t *testing.T) {
+	code := constants(t, "Failure", "proxy/failures.go", "credentials/resolve.go")
+	for _, reason := range constants(t, "Reason", "routes/compile.go", "credentials/credentials.go") {
+		// These are said in the condition; calls end by FailureToken and FailureCSRF.
+		if reason != string(routes.ReasonTokenURLInvalid) && reason != string(routes.ReasonCSRFURLInvalid) {
+			code = append(code, reason)
+		}
+	}
+	slices.Sort(code)
+	var documented []string
+	for _, row := range rows(section(t, "Error reasons"), "[A-Za-z]+") {
+		documented = append(documented, row[0])
+	}
+	slices.Sort(documented)
+	if diff := cmp.Diff(code, documented); diff != "" {
+		t.Errorf("reasons (-code +page):\n%s", diff)
 	}
 }
 

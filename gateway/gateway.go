@@ -70,7 +70,7 @@ func Run(ctx context.Context, o Options, log *slog.Logger) error {
 
 // New builds a gateway and opens its ports. It does not call the API server.
 func New(o Options, log *slog.Logger) (*Gateway, error) {
-	g := &Gateway{options: o, log: log, metrics: newMetrics(), pool: transport.New(o.roots)}
+	g := &Gateway{options: o, log: log, metrics: newMetrics(), pool: transport.New(transport.Options{Roots: o.roots, Guard: o.guard})}
 	var err error
 	if g.watcher, err = routes.NewWatcher(o.Config, routes.Options{Namespace: o.SecretsNamespace, Log: log, Changed: g.changed}); err != nil {
 		return nil, err

@@ -77,7 +77,7 @@ func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
 	h.http = &http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
-	o := gateway.Options{ListenAddress: "127.0.0.1", ProxyTimeout: 20, RequestTimeout: 20, SecretsNamespace: h.namespace, LogLevel: "debug", Config: &cluster}
+	o := gateway.Options{ListenAddress: "127.0.0.1", ProxyTimeout: 20, RequestTimeout: 20, SecretsNamespace: h.namespace, LogLevel: "debug", Config: &cluster, AllowedTargets: "127.0.0.1/32"}
 	for _, c := range change {
 		c(&o)
 	}

@@ -320,6 +320,7 @@ func TestWhatKeepsTheGatewayFromStartingIsOneLine(t *testing.T) {
 		{[]string{"-requestTimeout", "-1"}, "-requestTimeout=-1: use whole seconds from 0 to 86400"},
 		{[]string{"-listenAddress=127.0.0.1:80"}, `-listenAddress="127.0.0.1:80": use an IP address without a port, for example 127.0.0.1`},
 		{[]string{"-applicationSecretsNamespace="}, "-applicationSecretsNamespace is empty: name the namespace of the Secrets, for example kyma-system"},
+		{[]string{"-allowedTargets=127.0.0.1:80"}, `-allowedTargets: "127.0.0.1:80" is none of: an IP address such as 10.0.0.1, a range such as 10.0.0.0/8, a host name without a port`},
 		{[]string{"-logLevel=loud"}, `-logLevel="loud": use debug, info, warn, error, dpanic, panic or fatal`},
 		{[]string{"-targetCAFile=" + absent}, "-targetCAFile: open " + absent + ": no such file or directory"},
 		{[]string{"-targetCAFile=" + nonsense}, "-targetCAFile: " + nonsense + " holds no certificate in PEM form"},

@@ -12,6 +12,7 @@ import (
 
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
+	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/gateway/admin"
 	"github.com/application-connector/application-connector/gateway/transport"
@@ -39,11 +40,16 @@ type Options struct {
 	// TargetCAFile is a PEM file of certificates that are trusted, besides the system's, for targets and token endpoints.
 	TargetCAFile string
 
+	// AllowedTargets are addresses, ranges and host names, separated by commas, that may be called although they are
+	// loopback, link-local, or the API server's.
+	AllowedTargets string
+
 	// Config of the API server; Complete sets it.
 	Config *rest.Config
 
 	level *admin.Level
 	roots *x509.CertPool
+	guard *transport.Guard
 }
 
 // BindFlags declares the flags, with their defaults.
@@ -60,6 +66,7 @@ func (o *Options) BindFlags(f *flag.FlagSet) {
 	f.StringVar(&o.KubeConfig, "kubeConfig", "", "path of a kubeconfig; empty means $KUBECONFIG, and without that the cluster that the gateway runs in")
 	f.StringVar(&o.LogLevel, "logLevel", "info", "debug, info, warn, error, dpanic, panic or fatal")
 	f.StringVar(&o.TargetCAFile, "targetCAFile", "", "PEM file of certificates to trust, besides the system's, for APIs and token endpoints")
+	f.StringVar(&o.AllowedTargets, "allowedTargets", "", "IP addresses, ranges (CIDR) and host names, separated by commas, that may be called although they are loopback, link-local or the API server's")
 }
 
 // Validate says what is wrong with the settings and what would be right.
@@ -86,6 +93,9 @@ func (o *Options) Validate() error {
 	if o.SecretsNamespace == "" {
 		errs = append(errs, errors.New("-applicationSecretsNamespace is empty: name the namespace of the Secrets, for example kyma-system"))
 	}
+	if _, err := transport.ParseAllowed(o.AllowedTargets); err != nil {
+		errs = append(errs, fmt.Errorf("-allowedTargets: %w", err))
+	}
 	return errors.Join(errs...)
 }
 
@@ -105,7 +115,32 @@ func (o *Options) Complete() error {
 			return err
 		}
 	}
-	return nil
+	allowed, err := transport.ParseAllowed(o.AllowedTargets)
+	if err != nil {
+		return fmt.Errorf("-allowedTargets: %w", err)
+	}
+	api, err := apiServer(o.Config)
+	if err != nil {
+		return err
+	}
+	o.guard, err = transport.NewGuard(allowed, api, clock.RealClock{})
+	return err
+}
+
+// apiServer is host:port of the API server.
+func apiServer(config *rest.Config) (string, error) {
+	u, _, err := rest.DefaultServerUrlFor(config)
+	if err != nil {
+		return "", fmt.Errorf("the API server's address %q: %w", config.Host, err)
+	}
+	port := u.Port()
+	if port == "" {
+		port = map[string]string{"http": "80"}[u.Scheme]
+	}
+	if port == "" {
+		port = "443"
+	}
+	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
 func (o *Options) kubernetes() (*rest.Config, error) {

@@ -237,6 +237,7 @@ func (w *world) startParts(context.Context) error {
 			fmt.Sprintf("--proxyPortCompass=%d", w.ports.GatewayCompass),
 			fmt.Sprintf("--externalAPIPort=%d", w.ports.GatewayAdmin),
 			"--applicationSecretsNamespace=" + systemNamespace,
+			"--allowedTargets=127.0.0.1/32", // the simulated systems are on this machine
 			"--targetCAFile=" + w.path("systems-ca.crt"),
 		}, nil},
 		{"validator", []string{

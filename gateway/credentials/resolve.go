@@ -58,10 +58,18 @@ type SessionSource interface {
 	Forget(SessionRequest, *Session)
 }
 
+// Reasons of a CallError.
+const (
+	FailureToken = "TokenUnavailable"
+	FailureCSRF  = "CSRFTokenUnavailable"
+)
+
 // CallError says that a token endpoint or a CSRF token endpoint did not give what is needed.
 type CallError struct {
 	// Status is the HTTP status that the gateway answers with.
 	Status int
+	// Reason is FailureToken or FailureCSRF.
+	Reason string
 	// Message is for the caller. It holds no secret and no query string.
 	Message string
 	// Err is the cause, if there is one besides the answer itself.

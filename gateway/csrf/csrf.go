@@ -130,5 +130,5 @@ func failed(message string, cause error) error {
 	if cause != nil {
 		message += ": " + cause.Error()
 	}
-	return &credentials.CallError{Status: http.StatusBadGateway, Message: message, Err: cause}
+	return &credentials.CallError{Status: http.StatusBadGateway, Reason: credentials.FailureCSRF, Message: message, Err: cause}
 }

@@ -150,12 +150,14 @@ func hopByHop(h http.Header, name string) bool {
 func modify(r *http.Response) error {
 	x := exchangeOf(r.Request.Context())
 	x.source = SourceNone
+	r.Header.Del(HeaderReason) // it is ours to say
 	if r.StatusCode == http.StatusCreated || r.StatusCode >= 300 && r.StatusCode < 400 {
 		rewriteHeader(r, "Location", x)
 	}
 	rewriteHeader(r, "Content-Location", x)
 	if r.StatusCode >= 500 && r.StatusCode < 600 {
-		x.source = SourceTarget
+		x.source, x.reason = SourceTarget, FailureTarget
+		r.Header.Set(HeaderReason, FailureTarget)
 		r.Header.Set(HeaderTargetStatus, strconv.Itoa(r.StatusCode))
 		r.StatusCode, r.Status = http.StatusBadGateway, "502 Bad Gateway"
 	}

@@ -89,55 +89,56 @@ func TestErrorsBeforeTheTargetIsCalledHaveAStatusAndAText(t *testing.T) {
 	for _, c := range []struct {
 		path   string
 		status int
+		reason string
 		text   string
 	}{
-		{"", 400, "failed to extract API Identifier from path"},
-		{"/", 400, "failed to extract API Identifier from path"},
-		{"/app", 400, "failed to extract API Identifier from path"},
-		{"/other/fine", 404, "service with name fine not found"},
-		{"/app/other", 404, "service with name other not found"},
-		{"/app/Fine", 404, "service with name Fine not found"},
-		{"/app/fine-name", 404, "service with name fine-name not found"},
-		{"/a%20b/fine", 404, "service with name fine not found"},
-		{"/app/twin", 400, "failed to get service with name 'twin': multiple services found: service.ID: 'id-Twin', service.DisplayName: 'Twin', entry.Name: 'Twin' | service.ID: 'id-twin!', service.DisplayName: 'twin!', entry.Name: 'twin!'"},
-		{"/app/fine/../x", 400, "the path leaves the API: it has more '..' than segments before them"},
-		{"/app/fine/%2e%2e%2fx", 400, "the path leaves the API: it has more '..' than segments before them"},
-		{"/app/no-secret", 500, "failed to read API for no-secret-name service, secret 'absent' not found"},
-		{"/app/no-secret-name", 500, "failed to read API for no-secret-name-name service, failed to get '' secret, resource name may not be empty"},
-		{"/app/no-keys", 500, "failed to read API for no-keys-name service, Secret empty: key username is missing"},
-		{"/app/unknown-type", 500, `credentials.type "basic" is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen`},
-		{"/app/untyped", 500, `credentials.type "" is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen`},
-		{"/app/no-parameters", 500, "failed to read API for no-parameters-name service, secret 'absent' not found"},
-		{"/app/bad-headers", 500, `failed to read API for bad-headers-name service, Secret bad-headers: key headers is not a JSON object of lists of strings, such as {"name":["value"]}`},
-		{"/app/bad-query", 500, `failed to read API for bad-query-name service, Secret bad-query: key queryParameters is not a JSON object of lists of strings, such as {"name":["value"]}`},
-		{"/app/bad-value", 500, `failed to read API for bad-value-name service, Secret bad-header-value: key headers: a value of "a" holds characters that a header field cannot hold`},
-		{"/app/bad-cert", 500, "Failed to prepare certificate, keys crt and key: tls: failed to find any PEM data in certificate input"},
-		{"/app/bad-cert-oauth", 500, "Failed to get token: Failed to prepare certificate, keys crt and key: tls: failed to find any PEM data in certificate input"},
-		{"/app/key-of-another", 500, "Failed to get token: Failed to prepare certificate, keys crt and key: tls: private key does not match public key"},
-		{"/app/token-refused", 502, "failed to make a request to '" + closed + "/t': dial tcp " + strings.TrimPrefix(closed, "http://") + ": connect: connection refused"},
-		{"/app/token-no-url", 502, "failed to make a request to '': is not an absolute URL with scheme http or https"},
-		{"/app/token-201", 502, "incorrect response code '201' while getting token from *"},
-		{"/app/token-403", 502, "incorrect response code '403' while getting token from *"},
-		{"/app/token-redirect", 502, "incorrect response code '307' while getting token from *"},
-		{"/app/token-text", 502, "failed to unmarshal token response body: *"},
-		{"/app/token-string", 502, "failed to unmarshal token response body: *"},
-		{"/app/token-none", 502, "failed to unmarshal token response body: *"},
-		{"/app/token-unusable", 502, "failed to unmarshal token response body: *"},
-		{"/app/token-huge", 502, "failed to read token response body from *"},
-		{"/app/cert-token-403", 500, "Failed to get token: Failed to fetch token, possible certificate problem: incorrect response code '403' *"},
-		{"/app/cert-token-refused", 500, "Failed to get token: Failed to fetch token, possible certificate problem: failed to make a request to *"},
-		{"/app/csrf-refused", 502, "failed to make a request to '" + closed + "/': *"},
-		{"/app/csrf-204", 502, "incorrect response code '204' while getting token from *"},
-		{"/app/csrf-404", 502, "incorrect response code '404' while getting token from *"},
-		{"/app/csrf-redirect", 502, "incorrect response code '302' while getting token from *"},
-		{"/app/csrf-none", 502, "the answer of *"},
-		{"/app/bad-target", 500, "failed to parse target url '(not a URL)'"},
-		{"/app/bad-port", 500, "failed to parse target url '(not a URL)'"},
+		{"", 400, "PathInvalid", "failed to extract API Identifier from path"},
+		{"/", 400, "PathInvalid", "failed to extract API Identifier from path"},
+		{"/app", 400, "PathInvalid", "failed to extract API Identifier from path"},
+		{"/other/fine", 404, "NotFound", "service with name fine not found"},
+		{"/app/other", 404, "NotFound", "service with name other not found"},
+		{"/app/Fine", 404, "NotFound", "service with name Fine not found"},
+		{"/app/fine-name", 404, "NotFound", "service with name fine-name not found"},
+		{"/a%20b/fine", 404, "NotFound", "service with name fine not found"},
+		{"/app/twin", 400, "Ambiguous", "failed to get service with name 'twin': multiple services found: service.ID: 'id-Twin', service.DisplayName: 'Twin', entry.Name: 'Twin' | service.ID: 'id-twin!', service.DisplayName: 'twin!', entry.Name: 'twin!'"},
+		{"/app/fine/../x", 400, "PathLeavesTarget", "the path leaves the API: it has more '..' than segments before them"},
+		{"/app/fine/%2e%2e%2fx", 400, "PathLeavesTarget", "the path leaves the API: it has more '..' than segments before them"},
+		{"/app/no-secret", 500, "SecretMissing", "failed to read API for no-secret-name service, secret 'absent' not found"},
+		{"/app/no-secret-name", 500, "SecretMissing", "failed to read API for no-secret-name-name service, failed to get '' secret, resource name may not be empty"},
+		{"/app/no-keys", 500, "KeyMissing", "failed to read API for no-keys-name service, Secret empty: key username is missing"},
+		{"/app/unknown-type", 500, "TypeUnknown", `credentials.type "basic" is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen`},
+		{"/app/untyped", 500, "TypeUnknown", `credentials.type "" is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen`},
+		{"/app/no-parameters", 500, "SecretMissing", "failed to read API for no-parameters-name service, secret 'absent' not found"},
+		{"/app/bad-headers", 500, "ParametersInvalid", `failed to read API for bad-headers-name service, Secret bad-headers: key headers is not a JSON object of lists of strings, such as {"name":["value"]}`},
+		{"/app/bad-query", 500, "ParametersInvalid", `failed to read API for bad-query-name service, Secret bad-query: key queryParameters is not a JSON object of lists of strings, such as {"name":["value"]}`},
+		{"/app/bad-value", 500, "ParametersInvalid", `failed to read API for bad-value-name service, Secret bad-header-value: key headers: a value of "a" holds characters that a header field cannot hold`},
+		{"/app/bad-cert", 500, "CertificateInvalid", "Failed to prepare certificate, keys crt and key: tls: failed to find any PEM data in certificate input"},
+		{"/app/bad-cert-oauth", 500, "CertificateInvalid", "Failed to get token: Failed to prepare certificate, keys crt and key: tls: failed to find any PEM data in certificate input"},
+		{"/app/key-of-another", 500, "CertificateInvalid", "Failed to get token: Failed to prepare certificate, keys crt and key: tls: private key does not match public key"},
+		{"/app/token-refused", 502, "TokenUnavailable", "failed to make a request to '" + closed + "/t': dial tcp " + strings.TrimPrefix(closed, "http://") + ": connect: connection refused"},
+		{"/app/token-no-url", 502, "TokenUnavailable", "failed to make a request to '': is not an absolute URL with scheme http or https"},
+		{"/app/token-201", 502, "TokenUnavailable", "incorrect response code '201' while getting token from *"},
+		{"/app/token-403", 502, "TokenUnavailable", "incorrect response code '403' while getting token from *"},
+		{"/app/token-redirect", 502, "TokenUnavailable", "incorrect response code '307' while getting token from *"},
+		{"/app/token-text", 502, "TokenUnavailable", "failed to unmarshal token response body: *"},
+		{"/app/token-string", 502, "TokenUnavailable", "failed to unmarshal token response body: *"},
+		{"/app/token-none", 502, "TokenUnavailable", "failed to unmarshal token response body: *"},
+		{"/app/token-unusable", 502, "TokenUnavailable", "failed to unmarshal token response body: *"},
+		{"/app/token-huge", 502, "TokenUnavailable", "failed to read token response body from *"},
+		{"/app/cert-token-403", 500, "TokenUnavailable", "Failed to get token: Failed to fetch token, possible certificate problem: incorrect response code '403' *"},
+		{"/app/cert-token-refused", 500, "TokenUnavailable", "Failed to get token: Failed to fetch token, possible certificate problem: failed to make a request to *"},
+		{"/app/csrf-refused", 502, "CSRFTokenUnavailable", "failed to make a request to '" + closed + "/': *"},
+		{"/app/csrf-204", 502, "CSRFTokenUnavailable", "incorrect response code '204' while getting token from *"},
+		{"/app/csrf-404", 502, "CSRFTokenUnavailable", "incorrect response code '404' while getting token from *"},
+		{"/app/csrf-redirect", 502, "CSRFTokenUnavailable", "incorrect response code '302' while getting token from *"},
+		{"/app/csrf-none", 502, "CSRFTokenUnavailable", "the answer of *"},
+		{"/app/bad-target", 500, "TargetInvalid", "failed to parse target url '(not a URL)'"},
+		{"/app/bad-port", 500, "TargetInvalid", "failed to parse target url '(not a URL)'"},
 	} {
 		a := r.get(c.path)
 		text := a.problem(t)
-		if want, open := strings.CutSuffix(c.text, "*"); a.Status != c.status || (open && !strings.HasPrefix(text, want)) || (!open && text != c.text) {
-			t.Errorf("%s: %d %q, want %d %q", c.path, a.Status, text, c.status, c.text)
+		if want, open := strings.CutSuffix(c.text, "*"); a.Status != c.status || a.reason() != c.reason || (open && !strings.HasPrefix(text, want)) || (!open && text != c.text) {
+			t.Errorf("%s: %d %s %q, want %d %s %q", c.path, a.Status, a.reason(), text, c.status, c.reason, c.text)
 		}
 	}
 	if called {
@@ -173,7 +174,7 @@ func TestAnAmbiguousEntryIsRefusedOnItsOwnPort(t *testing.T) {
 func TestCallsBeforeTheApplicationsAreReadAreRefused(t *testing.T) {
 	r := newRig(t)
 	a := r.get("/app/svc")
-	if got := a.problem(t); a.Status != 500 || got != "failed to get service with name 'svc': the Applications have not been read yet" {
+	if got := a.problem(t); a.Status != 500 || a.reason() != "NotReady" || got != "failed to get service with name 'svc': the Applications have not been read yet" {
 		t.Errorf("%d %q", a.Status, got)
 	}
 	r.snapshot.Store(routes.NewSnapshot(nil, nil))
@@ -210,15 +211,19 @@ func TestErrorsOfTheTargetHaveAStatusAndNoBody(t *testing.T) {
 		entry("no-dns", "http://bad.bad.svc.cluster.local.invalid:8080/"),
 	}
 	r.application("app", nil, entries...)
-	for name, want := range map[string]int{
-		"closed": 502, "reset": 502, "slow": 504, "no-scheme": 502, "ftp": 502, "empty": 502, "self-signed": 502, "no-dns": 502,
+	for name, c := range map[string]struct {
+		status int
+		reason string
+	}{
+		"closed": {502, "TargetUnreachable"}, "reset": {502, "TargetUnreachable"}, "slow": {504, "TargetTimeout"}, "no-scheme": {502, "TargetInvalid"},
+		"ftp": {502, "TargetInvalid"}, "empty": {502, "TargetInvalid"}, "self-signed": {502, "TargetUntrusted"}, "no-dns": {502, "TargetUnreachable"},
 	} {
 		a := r.get("/app/" + name)
-		if want == 502 && name == "no-dns" && a.Status == 504 {
+		if name == "no-dns" && a.Status == 504 {
 			continue // a resolver that does not answer at all looks like this within this test's timeout
 		}
-		if a.Status != want || a.Body != "" || a.Header.Get("Content-Type") != "" || a.Header.Get("Target-System-Status") != "" {
-			t.Errorf("%s: %+v, want %d and nothing more", name, a, want)
+		if a.Status != c.status || a.Header.Get("Gateway-Error-Reason") != c.reason || a.Body != "" || a.Header.Get("Content-Type") != "" || a.Header.Get("Target-System-Status") != "" {
+			t.Errorf("%s: %+v, want %v and nothing more", name, a, c)
 		}
 	}
 	r.application("trusting", func(s *v1alpha1.ApplicationSpec) { s.SkipVerify = true }, entry("self-signed", selfSigned.URL))
@@ -287,7 +292,7 @@ func TestARequestBodyThatStallsIsA502(t *testing.T) {
 	}
 	defer response.Body.Close()
 	body, _ := io.ReadAll(response.Body)
-	if response.StatusCode != 502 || len(body) != 0 {
+	if response.StatusCode != 502 || len(body) != 0 || response.Header.Get("Gateway-Error-Reason") != "RequestBodyIncomplete" {
 		t.Errorf("%d %q", response.StatusCode, body)
 	}
 	if line := r.access(1); line["source"] != "caller" {

@@ -37,6 +37,7 @@ type exchange struct {
 	external bool // the caller brought its own Authorization
 
 	source       Source
+	reason       string // why, if it is an error
 	attempts     int
 	targetStatus int // 0 if the target did not answer
 	cause        error

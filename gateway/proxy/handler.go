@@ -32,27 +32,27 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	var ok bool
 	if x.address, ok = parseAddress(rawPath(r.URL), h.segments); !ok || r.Method == http.MethodConnect {
-		x.refuse(w, SourceCaller, http.StatusBadRequest, "failed to extract API Identifier from path")
+		x.refuse(w, SourceCaller, http.StatusBadRequest, FailurePathInvalid, "failed to extract API Identifier from path")
 		return
 	}
 	x.address.entries = h.segments > 2
 	route, err := h.engine.find(x.address)
 	if err != nil {
-		status, source := lookupStatus(err)
+		status, source, reason := lookupFailure(err)
 		text := err.Error()
 		if errors.Is(err, errNotReady) {
 			text = "failed to get service with name '" + x.address.service + "': " + text
 		}
-		x.refuse(w, source, status, text)
+		x.refuse(w, source, status, reason, text)
 		return
 	}
 	x.route = route
 	if route.Refused != nil {
-		x.refuse(w, SourceGateway, http.StatusInternalServerError, route.Refused.Answer)
+		x.refuse(w, SourceGateway, http.StatusInternalServerError, string(route.Refused.Reason), route.Refused.Answer)
 		return
 	}
 	if leaves(x.address.rest) {
-		x.refuse(w, SourceCaller, http.StatusBadRequest, "the path leaves the API: it has more '..' than segments before them")
+		x.refuse(w, SourceCaller, http.StatusBadRequest, FailurePathLeavesTarget, "the path leaves the API: it has more '..' than segments before them")
 		return
 	}
 	x.use = route.Use()
@@ -64,10 +64,10 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		x.cause = err
 		var call *credentials.CallError
 		if errors.As(err, &call) {
-			x.refuse(w, SourceCredentials, call.Status, call.Message)
+			x.refuse(w, SourceCredentials, call.Status, callFailure(call), call.Message)
 			return
 		}
-		x.refuse(w, SourceCaller, statusClientGone, "the caller went away")
+		x.refuse(w, SourceCaller, statusClientGone, FailureClientGone, "the caller went away")
 		return
 	}
 	h.engine.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
@@ -75,18 +75,6 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 
 // statusClientGone is for logs and metrics: nobody is there to read it. The number is nginx's.
 const statusClientGone = 499
-
-func lookupStatus(err error) (int, Source) {
-	var missing *routes.NotFoundError
-	var ambiguous *routes.AmbiguousError
-	switch {
-	case errors.As(err, &missing):
-		return http.StatusNotFound, SourceCaller
-	case errors.As(err, &ambiguous):
-		return http.StatusBadRequest, SourceGateway
-	}
-	return http.StatusInternalServerError, SourceGateway
-}
 
 // boundBody gives each piece of the request's body Options.RequestTimeout to arrive. The bound ends with the body, so that
 // answers may take as long as they like. Streams that both ends keep open have none.
@@ -125,22 +113,26 @@ func (b *boundedBody) Read(p []byte) (int, error) {
 }
 
 // refuse answers by an error before anything was sent to the target.
-func (x *exchange) refuse(w http.ResponseWriter, source Source, status int, text string) {
-	x.source = source
+func (x *exchange) refuse(w http.ResponseWriter, source Source, status int, reason, text string) {
+	x.source, x.reason = source, reason
 	if x.cause == nil {
 		x.cause = errors.New(text)
 	}
-	WriteError(w, status, text)
+	w.Header().Set(HeaderReason, reason)
+	writeError(w, status, reason, text)
 }
 
 // WriteError answers by an error of the gateway's own: {"code":status,"error":text} and a newline.
-func WriteError(w http.ResponseWriter, status int, text string) {
+func WriteError(w http.ResponseWriter, status int, text string) { writeError(w, status, "", text) }
+
+func writeError(w http.ResponseWriter, status int, reason, text string) {
 	body, err := json.Marshal(struct {
-		Code  int    `json:"code"`
-		Error string `json:"error"`
-	}{status, text})
+		Code   int    `json:"code"`
+		Error  string `json:"error"`
+		Reason string `json:"reason,omitempty"`
+	}{status, text, reason})
 	if err != nil {
-		body = []byte(`{}`) // cannot be: a number and a string
+		body = []byte(`{}`) // cannot be: a number and strings
 	}
 	w.Header().Set("Content-Type", "application/json;charset=UTF-8")
 	w.WriteHeader(status)
@@ -150,18 +142,26 @@ func WriteError(w http.ResponseWriter, status int, text string) {
 // proxyError answers by an error after the target was, or should have been, called: a status and no body.
 func (e *Engine) proxyError(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
-	x.cause, x.source = credentials.WithoutURL(err), SourceTarget
+	x.cause, x.source, x.reason = credentials.WithoutURL(err), SourceTarget, targetFailure(err)
+	if err := credentials.CheckURL(x.route.Target.String()); err != nil {
+		x.reason = string(routes.ReasonTargetInvalid)
+	}
 	status := http.StatusBadGateway
 	var credential *credentialsError
+	var call *credentials.CallError
 	switch {
 	case x.bodyFailed.Load(): // first, because a body that does not arrive ends the caller's context too
-		x.source = SourceCaller
+		x.source, x.reason = SourceCaller, FailureRequestBody
 	case r.Context().Err() != nil:
-		x.source, status = SourceCaller, statusClientGone
+		x.source, x.reason, status = SourceCaller, FailureClientGone, statusClientGone
 	case errors.As(err, &credential):
 		x.source = SourceCredentials
+		if errors.As(err, &call) {
+			x.reason = callFailure(call)
+		}
 	case errors.Is(err, errTimeout):
 		status = http.StatusGatewayTimeout
 	}
+	w.Header().Set(HeaderReason, x.reason)
 	w.WriteHeader(status)
 }

@@ -69,7 +69,7 @@ func newRig(t testing.TB, limits ...timeouts) *rig {
 	if len(limits) > 0 {
 		limit = limits[0]
 	}
-	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(nil), secrets: map[string]map[string][]byte{}}
+	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(transport.Options{}), secrets: map[string]map[string][]byte{}}
 	through := func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper {
 		return r.pool.For(transport.Target{Host: host, Identity: identity, SkipVerify: skipVerify, Direct: true})
 	}
@@ -204,6 +204,15 @@ func (a answer) problem(t testing.TB) string {
 		t.Errorf("status %d, content type %q, body %q: not the shape of an error", a.Status, a.Header.Get("Content-Type"), a.Body)
 	}
 	return body.Error
+}
+
+// reason is that of an error in the gateway's own shape; empty if header and body do not agree.
+func (a answer) reason() string {
+	var body struct{ Reason string }
+	if err := json.Unmarshal([]byte(a.Body), &body); err != nil || body.Reason != a.Header.Get("Gateway-Error-Reason") {
+		return ""
+	}
+	return body.Reason
 }
 
 // access waits for n access lines and returns the last.

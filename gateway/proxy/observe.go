@@ -83,6 +83,9 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 			}
 			attributes = append(attributes, slog.String("application", call.Application), slog.String("service", call.Service), slog.String("entry", call.Entry))
 		}
+		if x.reason != "" {
+			attributes = append(attributes, slog.String("reason", x.reason))
+		}
 		if x.targetStatus != 0 {
 			attributes = append(attributes, slog.Int("target_status", x.targetStatus))
 		}

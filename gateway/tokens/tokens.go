@@ -185,5 +185,5 @@ func fail(r credentials.TokenRequest, message string, cause error) (cache.Fetche
 		// Callers know this case as 500, whatever the cause.
 		status, message = http.StatusInternalServerError, "Failed to get token: Failed to fetch token, possible certificate problem: "+message
 	}
-	return cache.Fetched[secret.Value]{}, &credentials.CallError{Status: status, Message: message, Err: cause}
+	return cache.Fetched[secret.Value]{}, &credentials.CallError{Status: status, Reason: credentials.FailureToken, Message: message, Err: cause}
 }

@@ -4,6 +4,7 @@
 package transport
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -48,17 +49,25 @@ type key struct {
 
 // Pool keeps transports. It is safe for concurrent use.
 type Pool struct {
-	roots      *x509.CertPool
+	options    Options
 	transports *lru.Cache[key, *http.Transport]
 }
 
-// New returns a Pool that trusts roots; nil means the system's.
-func New(roots *x509.CertPool) *Pool {
+// Options of a Pool.
+type Options struct {
+	// Roots are trusted; nil means the system's.
+	Roots *x509.CertPool
+	// Guard refuses addresses; nil refuses none.
+	Guard *Guard
+}
+
+// New returns an empty Pool.
+func New(o Options) *Pool {
 	transports, err := lru.NewWithEvict(pools, func(_ key, t *http.Transport) { t.CloseIdleConnections() })
 	if err != nil {
 		panic(err) // only for a size below one
 	}
-	return &Pool{roots: roots, transports: transports}
+	return &Pool{options: o, transports: transports}
 }
 
 // Roots returns the system's roots together with those in a PEM file.
@@ -100,8 +109,17 @@ func (p *Pool) CloseIdleConnections() {
 	}
 }
 
+// dial connects; through a proxy, address is the proxy's.
+func (p *Pool) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
+	if p.options.Guard == nil {
+		return dialer.DialContext(ctx, network, address)
+	}
+	return p.options.Guard.dial(ctx, dialer, network, address)
+}
+
 func (p *Pool) make(t Target) *http.Transport {
-	config := &tls.Config{RootCAs: p.roots, InsecureSkipVerify: t.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
+	config := &tls.Config{RootCAs: p.options.Roots, InsecureSkipVerify: t.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
 	if t.Identity != nil {
 		certificate := t.Identity.Certificate
 		// Not config.Certificates: that sends nothing to a server whose list of authorities leaves out the issuer, and
@@ -109,7 +127,7 @@ func (p *Pool) make(t Target) *http.Transport {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 	}
 	transport := &http.Transport{
-		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}).DialContext,
+		DialContext:            p.dial,
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    handshake,
 		MaxIdleConnsPerHost:    idlePerHost,

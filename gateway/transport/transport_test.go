@@ -8,7 +8,7 @@ import (
 )
 
 func TestConnectionsArePooledByHostIdentityAndVerification(t *testing.T) {
-	p := transport.New(nil)
+	p := transport.New(transport.Options{})
 	one, two := &credentials.Identity{Version: credentials.VersionOf("1")}, &credentials.Identity{Version: credentials.VersionOf("2")}
 	targets := []transport.Target{
 		{Host: "a"}, {Host: "b"}, {Host: "a", SkipVerify: true}, {Host: "a", Direct: true}, {Host: "a", Identity: one}, {Host: "a", Identity: two},
