@@ -81,6 +81,12 @@ func (i *inventory) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"runtime":                object{"labels": object{"isNormalized": "true"}},
 			"applicationsForRuntime": page(apps, v.First, v.After),
 		}
+	case "ApplicationIDs":
+		var ids []any
+		for _, a := range i.apps {
+			ids = append(ids, object{"id": a["id"]})
+		}
+		answer = object{"applicationsForRuntime": page(ids, v.First, v.After)}
 	case "BundlesOfApplication":
 		answer = object{"application": nil}
 		if a := find(i.apps, v.Application); a != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"strings"
 
 	"github.com/application-connector/application-connector/graphql"
@@ -13,13 +14,15 @@ import (
 // Names that generated code makes of paths, and what they stand for.
 type (
 	rawApplication = query.ApplicationsForRuntimeApplicationsForRuntimeApplicationPageDataApplication
+	rawID          = query.ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication
 	rawBundle      = query.BundleFields
 	rawAPI         = query.APIPageDataAPIDefinition
 	rawEvent       = query.EventPageDataEventDefinition
 )
 
 // Snapshot reads all applications of a runtime, and all their bundles, APIs and events, each list to its end. It takes
-// a query per 100 applications, and one more per 100 items of a list within, if that has more than 100.
+// a query per 100 applications, as many again for their ids alone if these are more than 100, and one more per 100 items
+// of a list within, if that has more than 100.
 //
 // An error means that nothing is known. Lists that changed while they were read make the snapshot incomplete; an
 // application whose own lists did, or whose data cannot be used, is among Invalid.
@@ -105,10 +108,50 @@ func (r *reader) applications(ctx context.Context) ([]rawApplication, error) {
 			return nil, malformed(errors.New("runtime.labels: want an object"))
 		}
 		items, err := all.whole()
+		if err == nil && all.pages > 1 {
+			if err = r.readAgain(ctx, all); graphql.KindOf(err) != "" {
+				return nil, err
+			}
+		}
 		if err != nil {
 			r.incomplete = append(r.incomplete, err.Error())
 		}
 		return items, nil
+	}
+}
+
+// readAgain reads the ids of the applications a second time, and returns an error without a kind if they are others.
+// Pages are cut by offset: if an application goes from a page that was read and another comes at the end, one moves to
+// the page before and is skipped, and yet the count is as it was. Two such readings differ.
+func (r *reader) readAgain(ctx context.Context, first *list[rawApplication]) error {
+	const operation = "ApplicationIDs"
+	malformed := func(err error) error {
+		return &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: err}
+	}
+	again := newList("applications, read again", func(a rawID) string { return a.Id })
+	for {
+		r.snapshot.Queries++
+		resp, err := query.ApplicationIDs(ctx, r.client.graphql, r.runtimeID, pageSize, after(again.next))
+		if err != nil {
+			return err
+		}
+		page := resp.ApplicationsForRuntime
+		if page.Data == nil {
+			return malformed(errors.New("applicationsForRuntime.data: null instead of a list"))
+		}
+		if err := again.add(page.Data, page.PageInfo, page.TotalCount); err != nil {
+			return malformed(err)
+		}
+		if again.more {
+			continue
+		}
+		if _, err := again.whole(); err != nil {
+			return err
+		}
+		if !maps.Equal(first.ids, again.ids) {
+			return errors.New("applications: others when they were read again")
+		}
+		return nil
 	}
 }
 

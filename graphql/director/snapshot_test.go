@@ -28,7 +28,8 @@ func TestEveryListArrivesWholeHoweverLongItIs(t *testing.T) {
 					}
 					return ids
 				},
-				queries: max(1, (size+99)/100),
+				// More than one page is read twice.
+				queries: map[int]int{0: 1, 1: 1, 100: 1, 101: 2 * 2, 201: 2 * 3, 401: 2 * 5, 1001: 2 * 11}[size],
 			},
 			"bundles": {
 				inventory: &inventory{apps: []object{app(1), app(2, many(size, func(n int) object { return bundle(n, nil, nil) })...)}},
@@ -201,6 +202,42 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 				}
 			},
 			incomplete: "applications: the count changed while the pages were read",
+			left:       250,
+		},
+		"one goes and another comes between pages, so that the count is the same": {
+			apps: many(250, func(n int) object { return app(n) }),
+			before: func(i *inventory) func(int, string) {
+				return func(n int, _ string) {
+					if n == 2 {
+						i.apps = append(i.apps[1:], app(250))
+					}
+				}
+			},
+			incomplete: "applications: others when they were read again",
+			left:       250, // app-00100 was skipped, app-00000 is gone
+		},
+		"one goes before the applications are read again": {
+			apps: many(250, func(n int) object { return app(n) }),
+			before: func(i *inventory) func(int, string) {
+				return func(n int, _ string) {
+					if n == 4 {
+						i.apps = i.apps[1:]
+					}
+				}
+			},
+			incomplete: "applications: others when they were read again",
+			left:       250,
+		},
+		"one goes while the applications are read again": {
+			apps: many(250, func(n int) object { return app(n) }),
+			before: func(i *inventory) func(int, string) {
+				return func(n int, _ string) {
+					if n == 5 {
+						i.apps = i.apps[1:]
+					}
+				}
+			},
+			incomplete: "applications, read again: the count changed while the pages were read",
 			left:       250,
 		},
 		"the count is wrong": {
@@ -381,6 +418,24 @@ func TestPagesThatLeadNowhereAreAnError(t *testing.T) {
 			},
 			want: "applicationsForRuntime.data: null instead of a list",
 		},
+		"no list when the applications are read again": {
+			apps: many(101, func(n int) object { return app(n) }),
+			edit: func(_ int, operation string, a object) {
+				if operation == "ApplicationIDs" {
+					a["data"].(object)["applicationsForRuntime"].(object)["data"] = nil
+				}
+			},
+			want: "applicationsForRuntime.data: null instead of a list",
+		},
+		"a cursor that does not advance when the applications are read again": {
+			apps: many(101, func(n int) object { return app(n) }),
+			edit: func(_ int, operation string, a object) {
+				if operation == "ApplicationIDs" {
+					info(a, "applications")["hasNextPage"] = true
+				}
+			},
+			want: "applications, read again: the cursor of page 2 does not advance",
+		},
 		"runtime labels of another shape": {
 			edit: func(_ int, _ string, a object) { a["data"].(object)["runtime"] = object{"labels": 7} },
 			want: "runtime.labels: want an object",
@@ -403,7 +458,7 @@ func TestPagesThatLeadNowhereAreAnError(t *testing.T) {
 func TestAnErrorOnAnyPageIsAnErrorOfTheSnapshot(t *testing.T) {
 	apps := many(101, func(n int) object { return app(n) })
 	apps[0] = app(0, bundle(1, many(101, api), nil))
-	for _, operation := range []string{"ApplicationsForRuntime", "APIsOfBundle"} {
+	for _, operation := range []string{"ApplicationsForRuntime", "ApplicationIDs", "APIsOfBundle"} {
 		t.Run(operation, func(t *testing.T) {
 			i := &inventory{apps: apps, edit: func(n int, op string, answer object) {
 				if n > 1 && op == operation {

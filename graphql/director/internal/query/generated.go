@@ -103,6 +103,57 @@ type APIsOfBundleResponse struct {
 // GetApplication returns APIsOfBundleResponse.Application, and is useful for accessing the field via an interface.
 func (v *APIsOfBundleResponse) GetApplication() *APIsOfBundleApplication { return v.Application }
 
+// ApplicationIDsApplicationsForRuntimeApplicationPage includes the requested fields of the GraphQL type ApplicationPage.
+// The GraphQL type's documentation follows.
+//
+// One page of applications: first is at least 1.
+type ApplicationIDsApplicationsForRuntimeApplicationPage struct {
+	// The items, ordered by id.
+	Data []ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication `json:"data"`
+	// Where the page ends.
+	PageInfo Cursor `json:"pageInfo"`
+	// How many items all pages have together.
+	TotalCount int `json:"totalCount"`
+}
+
+// GetData returns ApplicationIDsApplicationsForRuntimeApplicationPage.Data, and is useful for accessing the field via an interface.
+func (v *ApplicationIDsApplicationsForRuntimeApplicationPage) GetData() []ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication {
+	return v.Data
+}
+
+// GetPageInfo returns ApplicationIDsApplicationsForRuntimeApplicationPage.PageInfo, and is useful for accessing the field via an interface.
+func (v *ApplicationIDsApplicationsForRuntimeApplicationPage) GetPageInfo() Cursor { return v.PageInfo }
+
+// GetTotalCount returns ApplicationIDsApplicationsForRuntimeApplicationPage.TotalCount, and is useful for accessing the field via an interface.
+func (v *ApplicationIDsApplicationsForRuntimeApplicationPage) GetTotalCount() int {
+	return v.TotalCount
+}
+
+// ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication includes the requested fields of the GraphQL type Application.
+// The GraphQL type's documentation follows.
+//
+// An external system.
+type ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication struct {
+	// A UUID.
+	Id string `json:"id"`
+}
+
+// GetId returns ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication.Id, and is useful for accessing the field via an interface.
+func (v *ApplicationIDsApplicationsForRuntimeApplicationPageDataApplication) GetId() string {
+	return v.Id
+}
+
+// ApplicationIDsResponse is returned by ApplicationIDs on success.
+type ApplicationIDsResponse struct {
+	// The applications that share a formation with the runtime, with normalized names unless the runtime's label isNormalized says otherwise. Empty, without an error, for a runtime in no formation.
+	ApplicationsForRuntime ApplicationIDsApplicationsForRuntimeApplicationPage `json:"applicationsForRuntime"`
+}
+
+// GetApplicationsForRuntime returns ApplicationIDsResponse.ApplicationsForRuntime, and is useful for accessing the field via an interface.
+func (v *ApplicationIDsResponse) GetApplicationsForRuntime() ApplicationIDsApplicationsForRuntimeApplicationPage {
+	return v.ApplicationsForRuntime
+}
+
 // States of an application. It is listed in all of them, while it is being removed too.
 type ApplicationStatusCondition string
 
@@ -853,6 +904,22 @@ func (v *__APIsOfBundleInput) GetFirst() int { return v.First }
 // GetAfter returns __APIsOfBundleInput.After, and is useful for accessing the field via an interface.
 func (v *__APIsOfBundleInput) GetAfter() *string { return v.After }
 
+// __ApplicationIDsInput is used internally by genqlient
+type __ApplicationIDsInput struct {
+	Runtime string  `json:"runtime"`
+	First   int     `json:"first"`
+	After   *string `json:"after,omitempty"`
+}
+
+// GetRuntime returns __ApplicationIDsInput.Runtime, and is useful for accessing the field via an interface.
+func (v *__ApplicationIDsInput) GetRuntime() string { return v.Runtime }
+
+// GetFirst returns __ApplicationIDsInput.First, and is useful for accessing the field via an interface.
+func (v *__ApplicationIDsInput) GetFirst() int { return v.First }
+
+// GetAfter returns __ApplicationIDsInput.After, and is useful for accessing the field via an interface.
+func (v *__ApplicationIDsInput) GetAfter() *string { return v.After }
+
 // __ApplicationsForRuntimeInput is used internally by genqlient
 type __ApplicationsForRuntimeInput struct {
 	Runtime string  `json:"runtime"`
@@ -1021,6 +1088,55 @@ func APIsOfBundle(
 	}
 
 	data_ = &APIsOfBundleResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by ApplicationIDs.
+const ApplicationIDs_Operation = `
+query ApplicationIDs ($runtime: ID!, $first: Int!, $after: PageCursor) {
+	applicationsForRuntime(runtimeID: $runtime, first: $first, after: $after) {
+		data {
+			id
+		}
+		pageInfo {
+			... Cursor
+		}
+		totalCount
+	}
+}
+fragment Cursor on PageInfo {
+	endCursor
+	hasNextPage
+}
+`
+
+// What has to be read again to prove that nothing was skipped between pages.
+func ApplicationIDs(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	runtime string,
+	first int,
+	after *string,
+) (data_ *ApplicationIDsResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "ApplicationIDs",
+		Query:  ApplicationIDs_Operation,
+		Variables: &__ApplicationIDsInput{
+			Runtime: runtime,
+			First:   first,
+			After:   after,
+		},
+	}
+
+	data_ = &ApplicationIDsResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
