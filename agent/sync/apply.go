@@ -112,6 +112,9 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 			return app, err
 		}
 		if step.Action == Update {
+			if err := a.withdrawConfirmation(ctx, app, step.Observed); err != nil {
+				return app, err
+			}
 			a.log.InfoContext(ctx, "Application updated", "application", step.Name, "id", step.ID, "changes", step.Changes)
 		}
 	}
@@ -321,11 +324,38 @@ func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
 	return nil
 }
 
+// withdrawConfirmation removes the word of a person that the Application may be deleted.
+func (a *applier) withdrawConfirmation(ctx context.Context, app *written, observed *v1alpha1.Application) error {
+	if _, confirmed := observed.Annotations[v1alpha1.ConfirmDeletionAnnotation]; !confirmed {
+		return nil
+	}
+	patch, err := json.Marshal(map[string]any{"metadata": map[string]any{
+		"uid": string(app.uid), "annotations": map[string]any{v1alpha1.ConfirmDeletionAnnotation: nil},
+	}})
+	if err != nil {
+		return writeFailed("encoding Application "+app.name, err)
+	}
+	target := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: app.name}}
+	a.writes.Add(1)
+	if err := a.Patch(ctx, target, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner)); err != nil {
+		return writeFailed("writing Application "+app.name, err)
+	}
+	return nil
+}
+
+// errChanged says that an Application is not the one any more that was to be deleted.
+var errChanged = errors.New("changed since it was looked at")
+
 // deleteApplication leaves its Secrets to the garbage collector: they name it as their owner, and as long as it is
-// there they are needed.
+// there they are needed. It deletes nothing but what the plan has seen: somebody may have made the Application their own
+// in the meantime, by removing the label.
 func (a *applier) deleteApplication(ctx context.Context, step Step) error {
 	a.writes.Add(1)
-	err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
+	err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID, ResourceVersion: &step.Observed.ResourceVersion})
+	if apierrors.IsConflict(err) {
+		a.log.InfoContext(ctx, "Application changed while it was to be deleted; the next sync looks again", "application", step.Name, "id", step.ID)
+		return errChanged
+	}
 	if client.IgnoreNotFound(err) != nil {
 		a.log.WarnContext(ctx, "Application could not be deleted", "application", step.Name, "id", step.ID, "error", err)
 		return writeFailed("deleting Application "+step.Name, err)

@@ -3,6 +3,7 @@ package sync
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -10,8 +11,13 @@ import (
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 )
@@ -31,15 +37,22 @@ func TestNothingIsDeletedOnAnIncompleteSnapshot(t *testing.T) {
 	}
 }
 
-func TestEverythingGoneIsOnlyBelievedAfterThreeAnswers(t *testing.T) {
+func TestALargeLossIsOnlyBelievedAfterThreeAnswersInAnHour(t *testing.T) {
 	c := newCluster(t)
+	now := testclock.NewFakePassiveClock(time.Now())
+	c.syncer.Clock = now
 	all := append(systems(8), shop())
 	c.sync(whole(all...))
-	for n := 1; n <= 2; n++ {
-		result, _ := c.sync(whole())
-		if result.Deleted != 0 || result.PendingDeletion != 9 || !strings.Contains(result.PruneBlocked, fmt.Sprintf("(%d so far)", n)) {
-			t.Errorf("answer %d: %+v", n, result)
+	ask := func(missing, deleted int) {
+		t.Helper()
+		result, _ := c.sync(whole(all[:1]...))
+		if result.Deleted != deleted || result.PendingDeletion != missing-deleted || (result.PruneBlocked == "") != (deleted > 0) {
+			t.Errorf("result %+v", result)
 		}
+		now.SetTime(now.Now().Add(20 * time.Minute))
+	}
+	for range 2 {
+		ask(8, 0)
 		if got := conditions(c.application("mp-shop")); got["Synchronized"] != "False/PendingDeletion at 2" || got["CredentialsReady"] != "True/Stored at 2" {
 			t.Errorf("conditions %v", got)
 		}
@@ -51,14 +64,109 @@ func TestEverythingGoneIsOnlyBelievedAfterThreeAnswers(t *testing.T) {
 	if got := conditions(c.application("mp-shop"))["Synchronized"]; got != "True/UpToDate at 2" {
 		t.Errorf("Synchronized=%s", got)
 	}
-	for range 2 {
-		c.sync(whole())
+	for range 3 {
+		ask(8, 0)
 	}
+	ask(8, 8)
+	c.gone(shopSecret)
+}
+
+func TestEverythingGoneIsOnlyBelievedByThoseThatAPersonConfirms(t *testing.T) {
+	c := newCluster(t)
+	now := testclock.NewFakePassiveClock(time.Now())
+	c.syncer.Clock = now
+	all := append(systems(2), shop())
+	c.sync(whole(all...))
+	for range 5 {
+		if result, _ := c.sync(whole()); result.Deleted != 0 || result.PendingDeletion != 3 || !strings.Contains(result.PruneBlocked, "without your word") {
+			t.Errorf("result %+v", result)
+		}
+		now.SetTime(now.Now().Add(24 * time.Hour))
+	}
+	c.confirmDeletions()
+	// They come back, and the word is taken back with them.
+	if result, _ := c.sync(whole(all...)); result.Synced != 3 || result.PruneBlocked != "" {
+		t.Errorf("result %+v", result)
+	}
+	if got := c.application("mp-shop").Annotations; len(got) != 0 {
+		t.Errorf("annotations %v", got)
+	}
+	if result, _ := c.sync(whole()); result.Deleted != 0 || result.PendingDeletion != 3 {
+		t.Errorf("result %+v", result)
+	}
+	c.confirmDeletions()
 	result, _ := c.sync(whole())
-	if diff := cmp.Diff(Result{Deleted: 9, Writes: 9}, result); diff != "" {
+	if diff := cmp.Diff(Result{Deleted: 3, Writes: 3}, result); diff != "" {
 		t.Error(diff)
 	}
 	c.gone(shopSecret)
+}
+
+// confirmDeletions does what a person does who runs kubectl annotate applications --all.
+func (c *cluster) confirmDeletions() {
+	c.t.Helper()
+	patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"annotations":{%q:"true"}}}`, v1alpha1.ConfirmDeletionAnnotation))
+	for _, name := range c.applicationNames() {
+		c.must(c.Patch(c.t.Context(), &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}}, patch))
+	}
+}
+
+func TestARenamedSystemKeepsItsOldApplicationUntilTheNewOneIsThere(t *testing.T) {
+	for _, refused := range []string{"create application mp-new", "create secret mp-new-" + bundle1} {
+		t.Run(refused, func(t *testing.T) {
+			c := newCluster(t)
+			system := withAuth(basic("p"))
+			c.sync(whole(append(systems(2), system)...))
+			system.Name = "New"
+			snap := whole(append(systems(2), system)...)
+			c.before = func(write string) error {
+				if write == refused {
+					return apierrors.NewForbidden(schema.GroupResource{Resource: "things"}, "mp-new", errors.New("exceeded quota"))
+				}
+				return nil
+			}
+			result, writes := c.sync(snap)
+			if result.Synced != 2 || result.Failed != 1 || result.Deleted != 0 || result.PendingDeletion != 1 || len(result.Failures) != 1 ||
+				result.PruneBlocked != "their systems have other names now, but could not be brought into place under these, so the former Applications are kept until the failures are mended: mp-shop" {
+				t.Errorf("result %+v", result)
+			}
+			if slices.Contains(writes, "delete application mp-shop") || c.application("mp-shop").UID == "" {
+				t.Errorf("writes %v", writes)
+			}
+			c.before = nil
+			if result, _ := c.sync(snap); result.Synced != 3 || result.Deleted != 1 || result.PendingDeletion != 0 || result.PruneBlocked != "" {
+				t.Errorf("result %+v", result)
+			}
+			if diff := cmp.Diff([]string{"mp-app-00", "mp-app-01", "mp-new"}, c.applicationNames()); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
+func TestAnApplicationThatSomebodyMadeTheirOwnIsNotDeleted(t *testing.T) {
+	c := newCluster(t)
+	all := append(systems(2), shop())
+	c.sync(whole(all...))
+	c.before = func(write string) error {
+		if write != "delete application mp-shop" {
+			return nil
+		}
+		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{%q:null}}}`, v1alpha1.ManagedByLabel))
+		return c.Patch(t.Context(), &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-shop"}}, patch)
+	}
+	result, _ := c.sync(whole(all[:2]...))
+	if diff := cmp.Diff(Result{Total: 2, Synced: 2, PendingDeletion: 1, Writes: 1}, result); diff != "" {
+		t.Error(diff)
+	}
+	c.before = nil
+	result, _ = c.sync(whole(all[:2]...))
+	if diff := cmp.Diff(Result{Total: 2, Synced: 2}, result); diff != "" {
+		t.Error(diff)
+	}
+	if got := c.application("mp-shop").Labels[v1alpha1.ManagedByLabel]; got != "" {
+		t.Errorf("label %q", got)
+	}
 }
 
 // gone waits until the garbage collector has deleted a Secret.

@@ -17,7 +17,7 @@ const (
 )
 
 // changes names the managed fields in which an Application differs from what is wanted. Everything else belongs to
-// users: further labels, annotations, and the fields that are only written at creation.
+// users: further labels, further annotations, and the fields that are only written at creation.
 func changes(observed, wanted *v1alpha1.Application) []string {
 	var names []string
 	add := func(name string, same bool) {
@@ -26,6 +26,9 @@ func changes(observed, wanted *v1alpha1.Application) []string {
 		}
 	}
 	add("metadata.labels", observed.Labels[v1alpha1.ManagedByLabel] == v1alpha1.ManagedByAgent)
+	// What was confirmed is over: it must not count when the system is missing the next time.
+	_, confirmed := observed.Annotations[v1alpha1.ConfirmDeletionAnnotation]
+	add("metadata.annotations", !confirmed)
 	add("spec.description", observed.Spec.Description == wanted.Spec.Description)
 	add("spec.labels", observed.Spec.Labels[v1alpha1.ConnectedAppLabel] == wanted.Name)
 	add("spec.compassMetadata", sameMetadata(observed.Spec.CompassMetadata, wanted.Spec.CompassMetadata))

@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -13,15 +15,19 @@ import (
 )
 
 // Guard says which loss of Applications is too large to be believed at once. A runtime that was taken out of its
-// formation by mistake gets an empty answer without error, which looks as if every system were gone.
+// formation by mistake gets an empty answer without error, which looks as if every system were gone. That, the loss of
+// all, is never believed without a person's word: v1alpha1.ConfirmDeletionAnnotation.
 type Guard struct {
 	// Count and Share: a loss is large if it is of more than Count Applications and of more than Share of them, or of
 	// all. Zero means 5, and a half.
 	Count int
 	Share float64
 	// Confirmations is how many complete snapshots in a row must miss an Application before a large loss is believed.
-	// Zero means 3; one believes at once.
+	// Zero means 3.
 	Confirmations int
+	// Span is how much time must lie between the first and the last of these snapshots at least: several can be asked
+	// for within a second. Zero means an hour; less than zero means none.
+	Span time.Duration
 }
 
 // Defaults of a Guard.
@@ -29,6 +35,7 @@ const (
 	DefaultGuardCount         = 5
 	DefaultGuardShare         = 0.5
 	DefaultGuardConfirmations = 3
+	DefaultGuardSpan          = time.Hour
 )
 
 func (g Guard) withDefaults() Guard {
@@ -41,6 +48,9 @@ func (g Guard) withDefaults() Guard {
 	if g.Confirmations == 0 {
 		g.Confirmations = DefaultGuardConfirmations
 	}
+	if g.Span == 0 {
+		g.Span = DefaultGuardSpan
+	}
 	return g
 }
 
@@ -48,23 +58,41 @@ func (g Guard) large(lost, all int) bool {
 	return lost == all || lost > g.Count && float64(lost) > g.Share*float64(all)
 }
 
-// Absences counts, for each Application that is missing, by how many complete snapshots in a row it was missed. It lives
-// in memory: after a restart counting begins anew, which only delays a deletion.
-type Absences map[types.UID]int
+// Absence is what is known of an Application that is missing.
+type Absence struct {
+	// Count is by how many complete snapshots in a row it was missed, and Since when the first of them was looked at.
+	Count int
+	Since time.Time
+	// Held says that it was part of a large loss. It stays so until Compass names the system again: the loss must not
+	// become a small one because other systems came, or because others of it were deleted.
+	Held bool
+}
+
+// Absences are the Applications that are missing. They live in memory: after a restart counting begins anew, which only
+// delays a deletion. That a loss was large is told by the Application's status, too.
+type Absences map[types.UID]Absence
 
 // prune plans for the Applications that came from Compass and that the snapshot does not name.
 func (p *planner) prune(snap director.Snapshot, before Absences) {
-	guard := p.settings.Guard.withDefaults()
+	ids := map[string]bool{}
+	for _, app := range snap.Applications {
+		ids[app.ID] = app.ID != ""
+	}
 	var missing []*v1alpha1.Application
-	all := 0
+	all, lost := 0, 0
 	for _, name := range sortedKeys(p.byName) {
 		app := p.byName[name]
 		if !managed(app) {
 			continue
 		}
 		all++
-		if !p.claimed[name] {
-			missing = append(missing, app)
+		if p.claimed[name] {
+			continue
+		}
+		missing = append(missing, app)
+		// A system that has another name now is not lost.
+		if !ids[app.Spec.CompassMetadata.ApplicationID] {
+			lost++
 		}
 	}
 	if len(missing) == 0 {
@@ -75,34 +103,65 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 		p.plan.PruneBlocked = fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", names(missing), snap.Incomplete)
 		return
 	}
+
+	guard := p.settings.Guard.withDefaults()
+	large := lost > 0 && guard.large(lost, all)
 	p.plan.Absences = Absences{}
-	for _, app := range missing {
-		p.plan.Absences[app.UID] = before[app.UID] + 1
-	}
 	var keep []*v1alpha1.Application
-	fewest := guard.Confirmations
+	fewest, latest := guard.Confirmations, p.settings.Now
 	for _, app := range missing {
-		count := p.plan.Absences[app.UID]
-		if guard.large(len(missing), all) && count < guard.Confirmations {
-			keep, fewest = append(keep, app), min(fewest, count)
+		absence, known := before[app.UID]
+		if !known {
+			absence.Since = p.settings.Now
+		}
+		absence.Count++
+		renamed := ids[app.Spec.CompassMetadata.ApplicationID]
+		absence.Held = !renamed && (large || absence.Held || pendingDeletion(app))
+		p.plan.Absences[app.UID] = absence
+		confirmed := absence.Count >= guard.Confirmations && p.settings.Now.Sub(absence.Since) >= guard.Span
+		if absence.Held && !deletionConfirmed(app) && (lost == all || !confirmed) {
+			keep, fewest = append(keep, app), min(fewest, absence.Count)
+			if absence.Since.Add(guard.Span).After(latest) {
+				latest = absence.Since.Add(guard.Span)
+			}
 			continue
 		}
+		why := "Compass does not name it any more"
+		if renamed {
+			why = "its system has another name now"
+		}
 		p.plan.Steps = append(p.plan.Steps, Step{
-			Action: Delete, Name: app.Name, ID: app.Spec.CompassMetadata.ApplicationID, System: app.Name, Observed: app, Changes: []string{"Compass does not name it any more"},
+			Action: Delete, Name: app.Name, ID: app.Spec.CompassMetadata.ApplicationID, System: app.Name, Observed: app, Changes: []string{why},
 		})
 	}
 	if len(keep) == 0 {
 		return
 	}
 	p.plan.Kept = len(keep)
-	p.plan.PruneBlocked = fmt.Sprintf("%d of %d Applications are no longer in Compass, which is too many to believe at once; they are deleted when %d complete answers in a row miss them (%d so far): %s",
-		len(missing), all, guard.Confirmations, fewest, names(keep))
+	if lost == all {
+		p.plan.PruneBlocked = fmt.Sprintf("none of the %d Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; if the systems are really gone, ", all)
+	} else {
+		p.plan.PruneBlocked = fmt.Sprintf("%d of %d Applications are no longer in Compass, which is too many to believe at once; they are deleted when %d complete answers in a row miss them (%d so far), not before %s; if the systems are really gone and you do not want to wait, ",
+			len(keep), all, guard.Confirmations, fewest, latest.UTC().Format(time.RFC3339))
+	}
+	p.plan.PruneBlocked += fmt.Sprintf("run kubectl annotate applications NAME... %s=%s; kept: %s", v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed, names(keep))
 	for _, app := range keep {
 		p.plan.Steps = append(p.plan.Steps, Step{
 			Action: Keep, Name: app.Name, ID: app.Spec.CompassMetadata.ApplicationID, System: app.Name, Observed: app,
-			Synchronized: Verdict{metav1.ConditionFalse, ReasonPendingDeletion, "Compass does not name this system any more; the Application is kept until further answers confirm that"},
+			Synchronized: Verdict{metav1.ConditionFalse, ReasonPendingDeletion, fmt.Sprintf(
+				"Compass does not name this system any more; the Application is kept until that is confirmed: by further answers, or by the annotation %s=%s",
+				v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed)},
 		})
 	}
+}
+
+func deletionConfirmed(app *v1alpha1.Application) bool {
+	return app.Annotations[v1alpha1.ConfirmDeletionAnnotation] == v1alpha1.DeletionConfirmed
+}
+
+func pendingDeletion(app *v1alpha1.Application) bool {
+	c := meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionSynchronized)
+	return c != nil && c.Reason == ReasonPendingDeletion
 }
 
 func names(apps []*v1alpha1.Application) string {

@@ -101,8 +101,8 @@ func TestWhatWasBeforeDoesNotMatter(t *testing.T) {
 			r := rand.New(rand.NewPCG(seed, 0))
 			a, b := whole(randomSystems(r)...), whole(randomSystems(r)...)
 			c := newCluster(t)
-			c.syncer.Guard.Confirmations = 1
 			c.sync(a)
+			c.confirmDeletions()
 			c.sync(b)
 			got := c.content()
 			if _, writes := c.sync(b); len(writes) != 0 {

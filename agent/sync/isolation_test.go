@@ -65,9 +65,8 @@ func TestAForeignSecretIsNeverTouched(t *testing.T) {
 
 	// Written over, then deleted: both look at the Secret that the Application names.
 	c.sync(whole(shop()))
-	for range 3 {
-		c.sync(whole())
-	}
+	c.confirmDeletions()
+	c.sync(whole())
 	if names := c.applicationNames(); len(names) != 0 {
 		t.Errorf("there is %v", names)
 	}

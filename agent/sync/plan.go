@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -25,6 +26,8 @@ type Settings struct {
 	SkipVerify bool
 	// Guard says when a loss of Applications has to be confirmed.
 	Guard Guard
+	// Now is the time at which the plan is made.
+	Now time.Time
 }
 
 // Observed is what the cluster holds.

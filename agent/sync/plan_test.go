@@ -2,8 +2,10 @@ package sync
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
@@ -46,7 +48,7 @@ func observe(all []director.Application) Observed {
 	return o
 }
 
-var settings = Settings{Namespace: "ns", GatewayURL: gateway}
+var settings = Settings{Namespace: "ns", GatewayURL: gateway, Now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 
 func whole(all ...director.Application) director.Snapshot {
 	return director.Snapshot{Applications: all, Complete: true}
@@ -125,6 +127,13 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 			name:   "pending credentials",
 			change: func(app *director.Application) { app.Bundles[0].Auth, app.Bundles[0].AuthPending = nil, true },
 			want:   "",
+		},
+		{
+			name: "a confirmed deletion of what Compass names",
+			also: func(o *Observed) {
+				o.Applications[0].Annotations = map[string]string{v1alpha1.ConfirmDeletionAnnotation: "true"}
+			},
+			want: "update application mp-shop (metadata.annotations)\n",
 		},
 		{
 			name: "what users may set",
@@ -230,67 +239,161 @@ func TestAPIsWithOneURLAreReported(t *testing.T) {
 	}
 }
 
+func deleted(p Plan) (names []string) {
+	for _, step := range p.Steps {
+		if step.Action == Delete {
+			names = append(names, step.Name)
+		}
+	}
+	return names
+}
+
 func TestALargeLossIsConfirmedBeforeItIsBelieved(t *testing.T) {
 	for _, test := range []struct {
 		name             string
 		had, lost        int
 		guard            Guard
-		deletedIn        int // the number of the snapshot that deletes
+		every            time.Duration // between two snapshots; zero means half an hour
+		deletedIn        int           // the number of the snapshot that deletes; 0: none of ten
 		incompleteSecond bool
 	}{
 		{name: "one of many", had: 10, lost: 1, deletedIn: 1},
 		{name: "five of six", had: 6, lost: 5, deletedIn: 1},
 		{name: "half of twelve", had: 12, lost: 6, deletedIn: 1},
 		{name: "seven of twelve", had: 12, lost: 7, deletedIn: 3},
-		{name: "all of many", had: 12, lost: 12, deletedIn: 3},
-		{name: "the only one", had: 1, lost: 1, deletedIn: 3},
-		{name: "all, with another number of confirmations", had: 4, lost: 4, guard: Guard{Confirmations: 2}, deletedIn: 2},
-		{name: "all, without confirmation", had: 4, lost: 4, guard: Guard{Confirmations: 1}, deletedIn: 1},
+		{name: "seven of twelve, a day apart", had: 12, lost: 7, every: 24 * time.Hour, deletedIn: 3},
+		{name: "seven of twelve, ten minutes apart", had: 12, lost: 7, every: 10 * time.Minute, deletedIn: 7},
+		{name: "seven of twelve, all within seconds", had: 12, lost: 7, every: time.Second},
+		{name: "within seconds, which is long enough by the option", had: 12, lost: 7, every: time.Second, guard: Guard{Span: 3 * time.Second}, deletedIn: 4},
+		{name: "at once, if the option says so", had: 12, lost: 7, every: time.Nanosecond, guard: Guard{Span: -1}, deletedIn: 3},
+		{name: "all of many", had: 12, lost: 12},
+		{name: "the only one", had: 1, lost: 1},
+		{name: "all, by the most careless options", had: 4, lost: 4, guard: Guard{Confirmations: 1, Span: -1}},
+		{name: "another number of confirmations", had: 12, lost: 7, guard: Guard{Confirmations: 5}, deletedIn: 5},
+		{name: "without confirmation", had: 12, lost: 7, guard: Guard{Confirmations: 1, Span: -1}, deletedIn: 1},
 		{name: "a smaller share", had: 12, lost: 3, guard: Guard{Share: 0.1, Count: 1}, deletedIn: 3},
-		{name: "an incomplete answer between", had: 12, lost: 12, incompleteSecond: true, deletedIn: 5},
+		{name: "an incomplete answer between", had: 12, lost: 7, incompleteSecond: true, deletedIn: 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			all := systems(test.had)
 			observed := observe(all)
 			set := settings
 			set.Guard = test.guard
+			if test.every == 0 {
+				test.every = 30 * time.Minute
+			}
 			var absences Absences
-			for n := 1; n <= test.deletedIn; n++ {
+			for n := 1; n <= 10; n++ {
 				snap := whole(all[test.lost:]...)
 				if test.incompleteSecond && n == 2 {
 					snap.Complete, snap.Incomplete = false, "page 2 is missing"
 				}
 				plan := NewPlan(snap, observed, set, absences)
 				absences = plan.Absences
-				deleted := 0
-				for _, step := range plan.Steps {
-					if step.Action == Delete {
-						deleted++
-					}
-				}
+				set.Now = set.Now.Add(test.every)
 				want := 0
 				if n == test.deletedIn {
 					want = test.lost
 				}
-				if deleted != want || plan.Kept != test.lost-want || (plan.PruneBlocked == "") != (want > 0) {
-					t.Fatalf("snapshot %d: %d deleted, %d kept, blocked %q; want %d deleted", n, deleted, plan.Kept, plan.PruneBlocked, want)
+				if got := len(deleted(plan)); got != want || plan.Kept != test.lost-want || (plan.PruneBlocked == "") != (want > 0) {
+					t.Fatalf("snapshot %d: %d deleted, %d kept, blocked %q; want %d deleted", n, got, plan.Kept, plan.PruneBlocked, want)
+				}
+				if n == test.deletedIn {
+					return
 				}
 			}
 		})
 	}
 }
 
-func TestABlockedDeletionSaysWhy(t *testing.T) {
-	all := systems(12)
-	plan := NewPlan(whole(), observe(all), settings, nil)
-	want := "12 of 12 Applications are no longer in Compass, which is too many to believe at once; they are deleted when 3 complete answers in a row miss them (1 so far): " +
-		"mp-app-00, mp-app-01, mp-app-02, mp-app-03, mp-app-04, mp-app-05, mp-app-06, mp-app-07, mp-app-08, mp-app-09 and 2 more"
-	if diff := cmp.Diff(want, plan.PruneBlocked); diff != "" {
+// annotate confirms the deletion of Applications.
+func annotate(o Observed, value string, names ...string) {
+	for i := range o.Applications {
+		if slices.Contains(names, o.Applications[i].Name) {
+			o.Applications[i].Annotations = map[string]string{v1alpha1.ConfirmDeletionAnnotation: value}
+		}
+	}
+}
+
+func TestAPersonCanConfirmADeletion(t *testing.T) {
+	all := systems(3)
+	observed := observe(all)
+	annotate(observed, "true", "mp-app-00", "mp-app-01")
+	annotate(observed, "no", "mp-app-02")
+	plan := NewPlan(whole(), observed, settings, nil)
+	if diff := cmp.Diff([]string{"mp-app-00", "mp-app-01"}, deleted(plan)); diff != "" || plan.Kept != 1 {
+		t.Errorf("%d kept; deleted: %s", plan.Kept, diff)
+	}
+	// It is no proof: what is in Compass, or may be, stays.
+	if got := deleted(NewPlan(whole(all...), observed, settings, nil)); got != nil {
+		t.Errorf("deleted: %v", got)
+	}
+	if got := deleted(NewPlan(director.Snapshot{Incomplete: "x"}, observed, settings, nil)); got != nil {
+		t.Errorf("deleted on an incomplete answer: %v", got)
+	}
+}
+
+// Systems of another formation may make up for those that are lost, by number.
+func TestALargeLossDoesNotBecomeASmallOne(t *testing.T) {
+	all := systems(24)
+	old := observe(all[:12])
+	plan := NewPlan(whole(all[12:]...), old, settings, nil)
+	if got := deleted(plan); got != nil {
+		t.Fatalf("deleted: %v", got)
+	}
+	both := observe(all)
+	set := settings
+	for n := 2; n <= 3; n++ {
+		set.Now = set.Now.Add(time.Minute)
+		plan = NewPlan(whole(all[12:]...), both, set, plan.Absences)
+		if got := deleted(plan); got != nil || plan.Kept != 12 {
+			t.Fatalf("snapshot %d: %d kept, deleted: %v", n, plan.Kept, got)
+		}
+	}
+	// After a restart the Applications themselves tell.
+	for i := range both.Applications[:12] {
+		both.Applications[i].Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionSynchronized, Status: metav1.ConditionFalse, Reason: ReasonPendingDeletion}}
+	}
+	if got := deleted(NewPlan(whole(all[12:]...), both, set, nil)); got != nil {
+		t.Errorf("deleted after a restart: %v", got)
+	}
+	set.Now = settings.Now.Add(DefaultGuardSpan)
+	if got := deleted(NewPlan(whole(all[12:]...), both, set, plan.Absences)); len(got) != 12 {
+		t.Errorf("deleted after an hour: %v", got)
+	}
+}
+
+func TestARenamedSystemIsNoLoss(t *testing.T) {
+	all := systems(1)
+	plan := NewPlan(whole(director.Application{ID: all[0].ID, Name: "mp-new"}), observe(all), settings, nil)
+	if diff := cmp.Diff("delete application mp-app-00 (its system has another name now)\ncreate application mp-new\n", plan.String()); diff != "" {
 		t.Error(diff)
 	}
-	plan = NewPlan(director.Snapshot{Applications: all[1:], Incomplete: "counts differ"}, observe(all), settings, nil)
-	if want := "the answer of Compass was incomplete, so what it does not name is kept: mp-app-00; Compass: counts differ"; plan.PruneBlocked != want || plan.Kept != 1 {
-		t.Errorf("blocked %q, kept %d", plan.PruneBlocked, plan.Kept)
+}
+
+func TestABlockedDeletionSaysWhyAndWhatToDo(t *testing.T) {
+	const command = "run kubectl annotate applications NAME... applicationconnector.kyma-project.io/confirm-deletion=true; kept: "
+	all := systems(12)
+	observed := observe(all)
+	for _, test := range []struct {
+		snap director.Snapshot
+		kept int
+		want string
+	}{
+		{whole(), 12, "none of the 12 Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; " +
+			"if the systems are really gone, " + command +
+			"mp-app-00, mp-app-01, mp-app-02, mp-app-03, mp-app-04, mp-app-05, mp-app-06, mp-app-07, mp-app-08, mp-app-09 and 2 more"},
+		{whole(all[7:]...), 7, "7 of 12 Applications are no longer in Compass, which is too many to believe at once; " +
+			"they are deleted when 3 complete answers in a row miss them (1 so far), not before 2026-01-02T04:04:05Z; " +
+			"if the systems are really gone and you do not want to wait, " + command +
+			"mp-app-00, mp-app-01, mp-app-02, mp-app-03, mp-app-04, mp-app-05, mp-app-06"},
+		{director.Snapshot{Applications: all[1:], Incomplete: "counts differ"}, 1,
+			"the answer of Compass was incomplete, so what it does not name is kept: mp-app-00; Compass: counts differ"},
+	} {
+		plan := NewPlan(test.snap, observed, settings, nil)
+		if diff := cmp.Diff(test.want, plan.PruneBlocked); diff != "" || plan.Kept != test.kept {
+			t.Errorf("%d kept; %s", plan.Kept, diff)
+		}
 	}
 }
 
@@ -299,10 +402,9 @@ func TestOnlyWhatCameFromCompassIsDeleted(t *testing.T) {
 	observed := observe(all)
 	observed.Applications[0].Labels = nil
 	observed.Applications[1].Spec.CompassMetadata = nil
-	set := settings
-	set.Guard.Confirmations = 1
+	annotate(observed, "true", "mp-app-00", "mp-app-01", "mp-app-02")
 	var steps []string
-	for _, step := range NewPlan(whole(), observed, set, nil).Steps {
+	for _, step := range NewPlan(whole(), observed, settings, nil).Steps {
 		steps = append(steps, string(step.Action)+" "+step.Name)
 	}
 	if diff := cmp.Diff([]string{"delete mp-app-02"}, steps); diff != "" {

@@ -12,6 +12,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
 func TestTheReferenceHoldsEveryReasonUnderItsCondition(t *testing.T) {
@@ -50,6 +52,8 @@ func TestTheReferenceHoldsTheNumbersOfTheDeletionRule(t *testing.T) {
 	for _, text := range []string{
 		fmt.Sprintf("more than %d and more than half of them", DefaultGuardCount),
 		fmt.Sprintf("until %d complete answers in a row", DefaultGuardConfirmations),
+		fmt.Sprintf("over at least %v hour", DefaultGuardSpan.Hours()),
+		fmt.Sprintf("kubectl annotate applications NAME... %s=%s", v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed),
 		fmt.Sprintf("the first %d do", MaxFailures),
 		fmt.Sprintf("the first %d bytes of the Application's name", secretPrefixLength),
 		fmt.Sprintf("at most %d bytes", maxSegment),

@@ -54,7 +54,7 @@ type Syncer struct {
 	Guard Guard
 	// Concurrency is how many Applications are written at a time; zero means 8.
 	Concurrency int
-	// Clock gives the times of conditions; nil means the system's.
+	// Clock gives the times of conditions and of the Guard; nil means the system's.
 	Clock clock.PassiveClock
 	// Recorder may be nil.
 	Recorder Recorder
@@ -69,7 +69,9 @@ type Syncer struct {
 type Result struct {
 	// Total is how many systems Compass named; each of them is either Synced or Failed.
 	Total, Synced, Failed int
-	// PendingDeletion is how many Applications are kept although Compass does not name them, and PruneBlocked why.
+	// PendingDeletion is how many Applications are kept although Compass does not name them. PruneBlocked says why, and
+	// what a person can do; of those whose deletion the API server refused, Failures tell, and one that somebody changed
+	// in the same moment is looked at again by the next sync.
 	PendingDeletion int
 	PruneBlocked    string
 	// Failures in the order of ids, MaxFailures at most; last those to delete an Application.
@@ -111,17 +113,21 @@ func (s *Syncer) plan(ctx context.Context, snap director.Snapshot) (Plan, error)
 	if err := s.Reader.List(ctx, &secrets, client.InNamespace(s.Namespace), client.HasLabels{labelApplication, labelBundle}); err != nil {
 		return Plan{}, fmt.Errorf("listing Secrets in namespace %s: %w", s.Namespace, err)
 	}
-	settings := Settings{Namespace: s.Namespace, GatewayURL: s.GatewayURL, SkipVerify: s.SkipVerify, Guard: s.Guard}
+	settings := Settings{Namespace: s.Namespace, GatewayURL: s.GatewayURL, SkipVerify: s.SkipVerify, Guard: s.Guard, Now: s.now().Now()}
 	return NewPlan(snap, Observed{Applications: applications.Items, Secrets: secrets.Items}, settings, s.absences), nil
 }
 
+func (s *Syncer) now() clock.PassiveClock {
+	if s.Clock == nil {
+		return clock.RealClock{}
+	}
+	return s.Clock
+}
+
 func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
-	a := &applier{Client: s.Client, live: s.Live, namespace: s.Namespace, clock: s.Clock, recorder: s.Recorder, log: s.Log}
+	a := &applier{Client: s.Client, live: s.Live, namespace: s.Namespace, clock: s.now(), recorder: s.Recorder, log: s.Log}
 	if a.live == nil {
 		a.live = s.Reader
-	}
-	if a.clock == nil {
-		a.clock = clock.RealClock{}
 	}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
@@ -132,17 +138,27 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 	}
 
 	failures, undeleted := map[string]Failure{}, map[string]Failure{}
+	// absent are the systems whose Application could not be brought into place; one with ambiguous APIs is in place.
+	absent := map[string]bool{}
 	for _, f := range plan.Failures {
 		failures[f.ID] = f
+		absent[f.ID] = f.Reason != ReasonAmbiguousAPIs
 	}
 	result := Result{Total: plan.Total, PendingDeletion: plan.Kept, PruneBlocked: plan.PruneBlocked}
 	var mu stdsync.Mutex
-	// What is new comes before what goes: a system that got another name is never without an Application.
+	var standIns []*v1alpha1.Application
+	// What is new comes before what goes: a system that got another name is never without an Application. If the new one
+	// could not be brought into place, the old one stays.
 	for _, deletes := range []bool{false, true} {
 		var group errgroup.Group
 		group.SetLimit(concurrency)
 		for _, step := range plan.Steps {
 			if (step.Action == Delete) != deletes || ctx.Err() != nil {
+				continue
+			}
+			if deletes && absent[step.ID] {
+				a.log.WarnContext(ctx, "Application is kept: the one of its system's new name could not be brought into place", "application", step.Name, "id", step.ID)
+				standIns = append(standIns, step.Observed)
 				continue
 			}
 			group.Go(func() error {
@@ -151,9 +167,12 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 				defer mu.Unlock()
 				var failed *stepError
 				switch {
+				case errors.Is(err, errChanged):
+					result.PendingDeletion++
 				case errors.As(err, &failed) && deletes:
 					undeleted[step.Name] = Failure{step.ID, step.System, failed.reason, failed.Error()}
 				case errors.As(err, &failed):
+					absent[step.ID] = true
 					if _, known := failures[step.ID]; known || step.Synchronized.Reason == ReasonPendingDeletion {
 						return nil // counted already
 					}
@@ -185,7 +204,13 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 	}
 	result.Failed = len(failures)
 	result.Synced = result.Total - result.Failed
-	result.PendingDeletion += len(undeleted)
+	result.PendingDeletion += len(undeleted) + len(standIns)
+	if len(standIns) > 0 {
+		if result.PruneBlocked != "" {
+			result.PruneBlocked += "; "
+		}
+		result.PruneBlocked += "their systems have other names now, but could not be brought into place under these, so the former Applications are kept until the failures are mended: " + names(standIns)
+	}
 	return result, nil
 }
 

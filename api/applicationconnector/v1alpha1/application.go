@@ -7,6 +7,12 @@ const (
 	ManagedByLabel = "applicationconnector.kyma-project.io/managed-by"
 	// ManagedByAgent is the value of ManagedByLabel on Applications that come from Compass.
 	ManagedByAgent = "compass-runtime-agent"
+	// ConfirmDeletionAnnotation with the value DeletionConfirmed is a person's word that this Application may be deleted
+	// if Compass does not name its system: the agent then waits for nothing else. The agent removes it from an
+	// Application whose system Compass names.
+	ConfirmDeletionAnnotation = "applicationconnector.kyma-project.io/confirm-deletion"
+	// DeletionConfirmed is the only value of ConfirmDeletionAnnotation with a meaning.
+	DeletionConfirmed = "true"
 	// ConnectedAppLabel is the key in spec.labels under which the agent writes the Application's own name.
 	ConnectedAppLabel = "connected-app"
 )
