@@ -81,7 +81,7 @@ func newRoad(t *testing.T, mesh func(*edge.Options), applications ...string) *ro
 	return r
 }
 
-func newKube(t *testing.T) client.Client {
+func newKube(t testing.TB) client.Client {
 	t.Helper()
 	scheme := runtime.NewScheme()
 	must(t, clientgoscheme.AddToScheme(scheme))
@@ -91,7 +91,7 @@ func newKube(t *testing.T) client.Client {
 	return kube
 }
 
-func createApplications(t *testing.T, kube client.Client, names ...string) {
+func createApplications(t testing.TB, kube client.Client, names ...string) {
 	t.Helper()
 	for _, name := range names {
 		app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ApplicationSpec{Description: "test", Services: []v1alpha1.Service{}}}
@@ -101,7 +101,7 @@ func createApplications(t *testing.T, kube client.Client, names ...string) {
 }
 
 // newValidator starts a validator that knows the Applications of now when it returns.
-func newValidator(t *testing.T, publisher string, change func(*events.Options)) *events.Server {
+func newValidator(t testing.TB, publisher string, change func(*events.Options)) *events.Server {
 	t.Helper()
 	o := events.NewOptions()
 	o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = "127.0.0.1", 0, 0
@@ -132,21 +132,21 @@ func newValidator(t *testing.T, publisher string, change func(*events.Options)) 
 	return validator
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)
 	}
 }
 
-func ca(t *testing.T, name string) *authority.Authority {
+func ca(t testing.TB, name string) *authority.Authority {
 	t.Helper()
 	a, err := authority.New(name, nil)
 	must(t, err)
 	return a
 }
 
-func eventually(t *testing.T, what string, ok func() bool) {
+func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
 	for deadline := time.Now().Add(time.Minute); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {

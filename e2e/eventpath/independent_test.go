@@ -75,14 +75,14 @@ http {
 
 // terminator is a TLS terminator in a process of its own, in front of a validator that takes its direct peer's word.
 type terminator struct {
-	t                *testing.T
+	t                testing.TB
 	url              string
 	servers, clients *authority.Authority
 	// transports are those of all clients.
 	transports sync.Map
 }
 
-func binary(t *testing.T, name string) string {
+func binary(t testing.TB, name string) string {
 	t.Helper()
 	if dir := os.Getenv("PROXIES"); dir != "" {
 		return filepath.Join(dir, name)
@@ -95,7 +95,7 @@ func binary(t *testing.T, name string) string {
 }
 
 // newTerminator starts haproxy or nginx before an upstream. config gets its own address and the upstream's.
-func newTerminator(t *testing.T, name, upstream string, config func(own, upstream string) string) *terminator {
+func newTerminator(t testing.TB, name, upstream string, config func(own, upstream string) string) *terminator {
 	t.Helper()
 	program := binary(t, name)
 	r := &terminator{t: t, servers: ca(t, "servers"), clients: ca(t, "clients")}
