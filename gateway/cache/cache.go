@@ -28,7 +28,10 @@ type Options struct {
 	Timeout time.Duration
 	// Pause is the least time between two failed attempts to refresh a value that still serves.
 	Pause time.Duration
-	Clock clock.PassiveClock
+	// Backoff is how long fetches for a key pause after the second failure in a row; it doubles with each further one, up
+	// to Pause. Zero means never.
+	Backoff time.Duration
+	Clock   clock.PassiveClock
 }
 
 // Cache keeps values by key. It is safe for concurrent use.
@@ -41,6 +44,7 @@ type Cache[K comparable, V any] struct {
 	mu     sync.Mutex
 	values *lru.Cache[K, Fetched[V]]
 	calls  map[K]*call[V]
+	failed *lru.Cache[K, failure]
 	closed bool
 }
 
@@ -51,19 +55,30 @@ type call[V any] struct {
 	err   error
 }
 
+// failure is what came of the last fetches for a key.
+type failure struct {
+	err   error
+	pause time.Duration // after it; zero after the first
+	until time.Time
+}
+
 // New returns an empty Cache. Close it to end what it has under way.
 func New[K comparable, V any](o Options) *Cache[K, V] {
 	values, err := lru.New[K, Fetched[V]](o.Capacity)
 	if err != nil {
 		panic(err) // only for a capacity below one, which is a constant of the program
 	}
+	failed, err := lru.New[K, failure](o.Capacity)
+	if err != nil {
+		panic(err)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
-	return &Cache[K, V]{options: o, ctx: ctx, cancel: cancel, values: values, calls: map[K]*call[V]{}}
+	return &Cache[K, V]{options: o, ctx: ctx, cancel: cancel, values: values, failed: failed, calls: map[K]*call[V]{}}
 }
 
 // Get returns the value for key, by fetch if there is none that may be used. Callers who come while a fetch is under way
 // share its result, and each may leave by its own context without harm to the others: the fetch has a context of its own,
-// bounded by Options.Timeout. Errors are not kept.
+// bounded by Options.Timeout. An error is given out again only while fetches pause by Options.Backoff.
 func (c *Cache[K, V]) Get(ctx context.Context, key K, fetch func(context.Context) (Fetched[V], error)) (V, error) {
 	var none V
 	c.mu.Lock()
@@ -82,6 +97,10 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, fetch func(context.Context
 		return f.Value, nil
 	}
 	running := c.calls[key]
+	if f, ok := c.failed.Peek(key); ok && running == nil && now.Before(f.until) {
+		c.mu.Unlock()
+		return none, f.err
+	}
 	if running == nil {
 		running = c.start(key, fetch)
 	}
@@ -107,11 +126,27 @@ func (c *Cache[K, V]) start(key K, fetch func(context.Context) (Fetched[V], erro
 		delete(c.calls, key)
 		if err == nil {
 			c.values.Add(key, f)
+			c.failed.Remove(key)
+		} else {
+			c.note(key, err)
 		}
 		c.mu.Unlock()
 		close(running.done)
 	})
 	return running
+}
+
+// note counts a failure. c.mu is held.
+func (c *Cache[K, V]) note(key K, err error) {
+	if c.options.Backoff == 0 {
+		return
+	}
+	f := failure{err: err}
+	if last, ok := c.failed.Peek(key); ok {
+		f.pause = min(max(2*last.pause, c.options.Backoff), c.options.Pause)
+	}
+	f.until = c.options.Clock.Now().Add(f.pause)
+	c.failed.Add(key, f)
 }
 
 // Forget drops the value for key if match says so.

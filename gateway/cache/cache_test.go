@@ -140,6 +140,43 @@ func TestAValueIsRenewedEarlyWhileItServesAndNeverServedAfterItsEnd(t *testing.T
 	})
 }
 
+func TestFetchesPauseAfterFailuresInARowAndUntilOneSucceeds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		o := options()
+		o.Backoff = 2 * time.Second
+		c := cache.New[string, int](o)
+		defer c.Close()
+		f := &counter{err: errors.New("down")}
+		get := func(fetches int, want error) {
+			t.Helper()
+			if _, err := c.Get(t.Context(), "k", f.fetch); err != want || f.count() != fetches {
+				t.Errorf("%v after %d fetches, want %v after %d", err, f.count(), want, fetches)
+			}
+		}
+		down := f.err
+		get(1, down)
+		get(2, down) // one failure may be chance
+		get(2, down)
+		time.Sleep(o.Backoff)
+		get(3, down)
+		time.Sleep(o.Backoff)
+		get(3, down) // twice as long
+		time.Sleep(o.Backoff)
+		get(4, down)
+		time.Sleep(o.Pause) // but not longer than this
+		f.fail(nil)
+		if _, err := c.Get(t.Context(), "other", f.fetch); err != nil {
+			t.Error("another key has to wait too:", err)
+		}
+		get(6, nil)
+		c.Forget("k", func(int) bool { return true })
+		f.fail(down)
+		get(7, down)
+		get(8, down) // the count began anew
+		get(8, down)
+	})
+}
+
 func TestForgetDropsOnlyWhatMatches(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cache.New[string, int](options())

@@ -24,6 +24,9 @@ const (
 	life = 10 * time.Minute
 	// drain is how much of an answer's body is read, in bytes, so that the connection can be used again.
 	drain = 256 << 10
+	// backoff is the first pause after repeated failures; it grows up to pause.
+	backoff = 250 * time.Millisecond
+	pause   = 5 * time.Second
 	// header is the field that carries the token, both ways.
 	header = "X-Csrf-Token"
 )
@@ -61,7 +64,7 @@ func New(o Options) *Manager {
 	if o.Fetched == nil {
 		o.Fetched = func(error) {}
 	}
-	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options{Capacity: capacity, Timeout: o.Timeout, Clock: o.Clock})}
+	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: pause, Backoff: backoff, Clock: o.Clock})}
 }
 
 // Close ends calls under way.
@@ -71,9 +74,9 @@ func (m *Manager) Close() { m.sessions.Close() }
 // The session is shared by all callers: it must not be changed.
 func (m *Manager) Session(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, error) {
 	return m.sessions.Get(ctx, keyOf(r), func(ctx context.Context) (cache.Fetched[*credentials.Session], error) {
-		session, err := m.fetch(ctx, r)
+		session, served, err := m.fetch(ctx, r)
 		m.options.Fetched(err)
-		return cache.Fetched[*credentials.Session]{Value: session, Expires: m.options.Clock.Now().Add(life)}, err
+		return cache.Fetched[*credentials.Session]{Value: session, Expires: m.options.Clock.Now().Add(served)}, err
 	})
 }
 
@@ -82,12 +85,50 @@ func (m *Manager) Forget(r credentials.SessionRequest, session *credentials.Sess
 	m.sessions.Forget(keyOf(r), func(kept *credentials.Session) bool { return kept == session })
 }
 
-func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, error) {
+// fetch opens a session and says how long it serves. Services that refuse GET are asked by HEAD.
+func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, time.Duration, error) {
+	response, err := m.ask(ctx, http.MethodGet, r)
+	if err == nil && (response.StatusCode == http.StatusMethodNotAllowed || response.StatusCode == http.StatusNotImplemented) {
+		response, err = m.ask(ctx, http.MethodHead, r)
+	}
+	if err != nil {
+		return nil, 0, err
+	}
+	printable := credentials.PrintableURL(r.URL)
+	if response.StatusCode != http.StatusOK {
+		return nil, 0, failed(fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, printable), nil)
+	}
+	token := secret.Value(response.Header.Get(header))
+	if token == "" {
+		return nil, 0, failed(fmt.Sprintf("the answer of %s has no header %s", printable, header), nil)
+	}
+	session, served := &credentials.Session{Token: token}, life
+	for _, c := range response.Cookies() {
+		switch now := m.options.Clock.Now(); {
+		case c.MaxAge < 0, c.MaxAge == 0 && !c.Expires.IsZero() && !c.Expires.After(now):
+			continue // the service takes this cookie back
+		case c.MaxAge > 0:
+			// The token is bound to its cookies: it is of no use for longer than they are.
+			served = min(served, time.Duration(min(c.MaxAge, int(life/time.Second)))*time.Second)
+		case !c.Expires.IsZero():
+			served = min(served, c.Expires.Sub(now))
+		}
+		value := c.Value
+		if c.Quoted {
+			value = `"` + value + `"`
+		}
+		session.Cookies = append(session.Cookies, credentials.Cookie{Name: c.Name, Value: secret.Value(value)})
+	}
+	return session, served, nil
+}
+
+// ask makes one call. The answer's body is gone already.
+func (m *Manager) ask(ctx context.Context, method string, r credentials.SessionRequest) (*http.Response, error) {
 	printable := credentials.PrintableURL(r.URL)
 	if err := credentials.CheckURL(r.URL); err != nil {
 		return nil, failed(fmt.Sprintf("failed to make a request to '%s'", printable), err)
 	}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.URL, nil)
+	request, err := http.NewRequestWithContext(ctx, method, r.URL, nil)
 	if err != nil {
 		return nil, failed("failed to create token request", credentials.WithoutURL(err))
 	}
@@ -106,24 +147,9 @@ func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*cre
 	if err != nil {
 		return nil, failed(fmt.Sprintf("failed to make a request to '%s'", printable), credentials.WithoutURL(err))
 	}
-	defer response.Body.Close()
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, drain)) // only the header matters
-	if response.StatusCode != http.StatusOK {
-		return nil, failed(fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, printable), nil)
-	}
-	token := secret.Value(response.Header.Get(header))
-	if token == "" {
-		return nil, failed(fmt.Sprintf("the answer of %s has no header %s", printable, header), nil)
-	}
-	session := &credentials.Session{Token: token}
-	for _, c := range response.Cookies() {
-		value := c.Value
-		if c.Quoted {
-			value = `"` + value + `"`
-		}
-		session.Cookies = append(session.Cookies, credentials.Cookie{Name: c.Name, Value: secret.Value(value)})
-	}
-	return session, nil
+	_ = response.Body.Close()
+	return response, nil
 }
 
 func failed(message string, cause error) error {

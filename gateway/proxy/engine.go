@@ -155,6 +155,9 @@ func modify(r *http.Response) error {
 		rewriteHeader(r, "Location", x)
 	}
 	rewriteHeader(r, "Content-Location", x)
+	for i, line := range r.Header["Set-Cookie"] {
+		r.Header["Set-Cookie"][i] = rewriteCookiePath(line, x.route.Target, x.address.prefix)
+	}
 	if r.StatusCode >= 500 && r.StatusCode < 600 {
 		x.source, x.reason = SourceTarget, FailureTarget
 		r.Header.Set(HeaderReason, FailureTarget)

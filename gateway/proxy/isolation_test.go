@@ -306,7 +306,7 @@ func TestLocationsAreRewrittenOnTheWayBack(t *testing.T) {
 		{302, "/basement/x", "/basement/x", "/basement/x"},
 	} {
 		a := r.get(fmt.Sprintf("/app/svc/%d?to=%s", c.code, c.to))
-		if a.Status != c.code || a.Header.Get("Location") != c.location || a.Header.Get("Content-Location") != c.contents {
+		if a.Status != c.code || a.Header.Get("Location") != c.location || a.Header.Get("Content-Location") != c.contents || a.Header.Get("Set-Cookie") != "a=b; Path=/app/svc" {
 			t.Errorf("%d %s: %+v", c.code, c.to, a)
 		}
 	}

@@ -34,6 +34,8 @@ const (
 	margin = 2 * time.Second
 	// refreshPause is the least time between two failed attempts to renew a token that still serves.
 	refreshPause = 5 * time.Second
+	// backoff is the first pause after repeated failures to get a token; it grows up to refreshPause.
+	backoff = 250 * time.Millisecond
 )
 
 // Transports gives the round tripper for a token endpoint.
@@ -66,7 +68,7 @@ func New(o Options) *Manager {
 	if o.Fetched == nil {
 		o.Fetched = func(string, error) {}
 	}
-	return &Manager{options: o, tokens: cache.New[key, secret.Value](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: refreshPause, Clock: o.Clock})}
+	return &Manager{options: o, tokens: cache.New[key, secret.Value](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: refreshPause, Backoff: backoff, Clock: o.Clock})}
 }
 
 // Close ends calls under way.

@@ -98,23 +98,29 @@ func aTokenIsReplacedBeforeItEndsAndWithoutExpiresInAfterTheDefault(t *testing.T
 	})
 }
 
-func TestFailuresAreTheCallersToSeeAndAreNotKept(t *testing.T) {
+func TestFailuresAreTheCallersToSeeAndHoldTheNextCallsBackForAWhile(t *testing.T) {
 	for kind, status := range map[string]int{"OAuth": 502, "OAuthWithCert": 500} {
-		e := &endpoint{answer: func(n int) (int, string) {
-			return map[int]int{1: 0, 2: 503, 3: 200}[n], `{"access_token":"t","expires_in":60}`
-		}}
-		m := New(Options{Transports: func(string, *credentials.Identity, bool) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
-		for range 2 {
-			_, err := m.Token(t.Context(), request(kind))
-			var call *credentials.CallError
-			if !errors.As(err, &call) || call.Status != status || strings.Contains(err.Error(), "canary") {
+		synctest.Test(t, func(t *testing.T) {
+			e := &endpoint{answer: func(n int) (int, string) {
+				return map[int]int{1: 0, 2: 503, 3: 200}[n], `{"access_token":"t","expires_in":60}`
+			}}
+			m := New(Options{Transports: func(string, *credentials.Identity, bool) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
+			defer m.Close()
+			for range 50 {
+				_, err := m.Token(t.Context(), request(kind))
+				var call *credentials.CallError
+				if !errors.As(err, &call) || call.Status != status || call.Reason != credentials.FailureToken || strings.Contains(err.Error(), "canary") {
+					t.Errorf("%s: %v", kind, err)
+				}
+			}
+			if e.n != 2 {
+				t.Errorf("%s: the endpoint was asked %d times", kind, e.n)
+			}
+			time.Sleep(backoff)
+			if token, err := m.Token(t.Context(), request(kind)); err != nil || token.Reveal() != "t" {
 				t.Errorf("%s: %v", kind, err)
 			}
-		}
-		if token, err := m.Token(t.Context(), request(kind)); err != nil || token.Reveal() != "t" {
-			t.Errorf("%s: %v", kind, err)
-		}
-		m.Close()
+		})
 	}
 }
 
