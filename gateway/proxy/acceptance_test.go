@@ -53,6 +53,7 @@ func TestAcceptance(t *testing.T) {
 		{"17-renewing tokens leaves nothing open", manyTokenFetchesShareOneConnection},
 		{"20-paths round-trip", pathsArriveAsTheyAreSpelt},
 		{"21-a thousand services", aThousandServicesCostALookUpNoMoreThanOne},
+		{"22-observation/trace continuity", traceContextsReachTheTargetAndTheAccessLine},
 		{"24-everything at once", callersOfEveryKindGetTheirOwnCredentialWhileRoutesChange},
 	} {
 		t.Run(c.name, c.test)

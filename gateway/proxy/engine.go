@@ -16,6 +16,8 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
+
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/routes"
 	"github.com/application-connector/application-connector/gateway/transport"
@@ -46,6 +48,8 @@ type Options struct {
 	// RequestTimeout bounds the time in which a request's body must arrive; zero for no bound.
 	RequestTimeout time.Duration
 	Log            *slog.Logger
+	// Tracers makes spans; nil means the process's, of package otel.
+	Tracers trace.TracerProvider
 	// Observer is told of every call; may be nil.
 	Observer Observer
 }
@@ -53,12 +57,13 @@ type Options struct {
 // Engine carries calls. It is safe for concurrent use.
 type Engine struct {
 	options Options
+	tracer  trace.Tracer
 	proxy   *httputil.ReverseProxy
 }
 
 // New returns an Engine.
 func New(o Options) *Engine {
-	e := &Engine{options: o}
+	e := &Engine{options: o, tracer: tracer(o.Tracers)}
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      e,

@@ -11,6 +11,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
+
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/routes"
 	"github.com/application-connector/application-connector/gateway/transport"
@@ -141,7 +143,9 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	x.attempts++
 	ctx, cancel := context.WithCancelCause(out.Context())
 	dog := newWatchdog(e.options.Timeout, func() { cancel(errTimeout) })
+	ctx, end := e.traceAttempt(ctx, x.attempts)
 	request := out.Clone(ctx)
+	w3c.Inject(ctx, propagation.HeaderCarrier(request.Header))
 	request.Body = nil // the transport may repeat such a request by itself when a kept connection turns out dead
 	if body != http.NoBody {
 		request.Body = &progressBody{ReadCloser: body, dog: dog}
@@ -151,6 +155,7 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 		Host: request.URL.Scheme + "://" + request.URL.Host, Identity: x.value.Identity, SkipVerify: x.route.SkipVerify,
 	}).RoundTrip(request)
 	dog.stop()
+	end(response)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errTimeout) {
 			err = errTimeout

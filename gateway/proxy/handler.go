@@ -24,6 +24,8 @@ type handler struct {
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{}
 	rec := &recorder{ResponseWriter: w}
+	r, end := h.engine.traceCall(r, rec, x)
+	defer end()
 	done := h.engine.observe(r, rec, x)
 	defer done() // also when the proxy aborts the connection by a panic
 	h.serve(rec, r, x)

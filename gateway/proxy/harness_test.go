@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
@@ -64,7 +65,9 @@ func (s *syncBuffer) String() string {
 
 type timeouts struct{ target, request time.Duration }
 
-func newRig(t testing.TB, limits ...timeouts) *rig {
+func newRig(t testing.TB, limits ...timeouts) *rig { return newTracedRig(t, nil, limits...) }
+
+func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts) *rig {
 	limit := timeouts{generous, generous}
 	if len(limits) > 0 {
 		limit = limits[0]
@@ -77,7 +80,7 @@ func newRig(t testing.TB, limits ...timeouts) *rig {
 	sessions := csrf.New(csrf.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
 	engine := proxy.New(proxy.Options{
 		Snapshot: r.snapshot.Load, Resolver: &credentials.Resolver{Tokens: manager, Sessions: sessions}, Transports: r.pool,
-		Timeout: limit.target, RequestTimeout: limit.request,
+		Timeout: limit.target, RequestTimeout: limit.request, Tracers: tracers,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	r.services, r.entries = serve(engine.Services()), serve(engine.Entries())

@@ -4,6 +4,8 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
+
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Call is what can be said of one call without saying anything secret.
@@ -75,6 +77,9 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 		attributes := []slog.Attr{
 			slog.String("method", r.Method), slog.Int("status", call.Status), slog.String("source", string(call.Source)),
 			slog.Duration("duration", call.Duration), slog.Int64("bytes", w.bytes), slog.Int("attempts", x.attempts),
+		}
+		if span := trace.SpanContextFromContext(r.Context()); span.HasTraceID() {
+			attributes = append(attributes, slog.String("trace", span.TraceID().String()))
 		}
 		if x.route != nil {
 			call.Application, call.Service = x.route.Application, x.route.Service
