@@ -36,7 +36,8 @@ type Situation struct {
 	// PendingToken: the pending Secret holds a key and a second token. PendingIssued: it holds an issued certificate.
 	PendingToken, PendingIssued bool
 	// Certificate: there is a client certificate that is valid by its dates. Rejected: Compass refuses it, beyond doubt.
-	Certificate, Rejected bool
+	// Foreign: it was issued for another runtime or tenant than the configuration Secret names.
+	Certificate, Rejected, Foreign bool
 	// Connection: the CompassConnection exists. URLs: it is known where Compass is reached with the certificate.
 	Connection, URLs bool
 	// Due: the next attempt is due. Asked: something was asked for, or a new token came, since the last attempt: that
@@ -47,8 +48,19 @@ type Situation struct {
 }
 
 // usable: the certificate is worth a call. One that Compass refuses is tried again as long as nothing better is there:
-// the refusal may be an outage that looks like one.
-func (s Situation) usable() bool { return s.Certificate && !(s.Rejected && s.TokenNew) }
+// the refusal may be an outage that looks like one. With the certificate of another runtime Compass answers as if all were
+// well, only that what it names is not this cluster's: such a certificate is never used. Whoever deletes the
+// CompassConnection and has written a token wants to pair.
+func (s Situation) usable() bool {
+	return s.Certificate && !s.Foreign && !(s.TokenNew && (s.Rejected || !s.Connection))
+}
+
+// stranded: the certificate is that of another runtime, and nothing is there that could give one for this.
+func (s Situation) stranded() bool {
+	return s.Certificate && s.Foreign && !s.PendingToken && !s.PendingIssued && (!s.Token || s.TokenSpent)
+}
+
+func (s Situation) renewal() bool { return s.URLs && (s.RenewalAsked || s.RenewalDue) }
 
 // Row is one line of the decision table.
 type Row struct {
@@ -64,12 +76,17 @@ type Row struct {
 
 // Table decides: the first row that applies counts. The last one always does. docs/connection.md has it for people.
 var Table = []Row{
-	{Name: "the CompassConnection is missing, and there is a certificate with what belongs to it",
-		When: func(s Situation) bool { return !s.Connection && s.Certificate && s.URLs }, Do: Adopt},
+	{Name: "the CompassConnection is missing, there is a certificate with what belongs to it, and no token that was never tried",
+		When: func(s Situation) bool { return !s.Connection && s.usable() && s.URLs }, Do: Adopt},
+	{Name: "the certificate is of another runtime or tenant than the configuration Secret names, no unused token, and no renewal is due",
+		When: func(s Situation) bool { return s.stranded() && !s.renewal() }, Do: Stall,
+		Why: "the client certificate belongs to another runtime or tenant than the configuration Secret names"},
 	{Name: "the next attempt is not due, and nothing was asked for",
 		When: func(s Situation) bool { return !s.Due && !s.Asked }, Do: Wait},
 	{Name: "an issued certificate waits to become current",
 		When: func(s Situation) bool { return s.PendingIssued }, Do: Promote},
+	{Name: "the certificate is of another runtime or tenant than the configuration Secret names, no unused token, and a renewal is due",
+		When: func(s Situation) bool { return s.stranded() }, Do: Renew},
 	{Name: "no usable certificate, a pairing was begun, and there is no newer token",
 		When: func(s Situation) bool { return !s.usable() && s.PendingToken && !s.TokenNew }, Do: Sign},
 	{Name: "no usable certificate, and a token that gave one before",

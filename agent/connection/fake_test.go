@@ -34,6 +34,11 @@ type compass struct {
 	failed map[string]error // by operation, until removed
 	calls  []string
 	inUse  *tls.Certificate
+	// runtimes of which snapshots were asked for; incomplete makes them incomplete.
+	runtimes   []string
+	incomplete bool
+	// after, if set, is called when an operation succeeded, before its answer arrives.
+	after func(operation string)
 }
 
 var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -84,6 +89,9 @@ func (f *compass) call(operation string, token secret.Value) error {
 		}
 		delete(f.good, token)
 	}
+	if f.after != nil {
+		f.after(operation)
+	}
 	return nil
 }
 
@@ -133,7 +141,10 @@ func (c fakeConnector) Configuration(_ context.Context, token secret.Value) (con
 	return answer, nil
 }
 
-func (c fakeConnector) Sign(_ context.Context, token secret.Value, csrPEM []byte) (connector.Issued, error) {
+func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []byte) (connector.Issued, error) {
+	if err := ctx.Err(); err != nil {
+		return connector.Issued{}, &graphql.Error{Kind: graphql.Canceled}
+	}
 	if err := c.call("sign", token); err != nil {
 		return connector.Issued{}, err
 	}
@@ -157,20 +168,35 @@ type fakeDirector struct {
 
 func (d fakeDirector) Viewer(context.Context) error { return d.call(d.viewer, "") }
 
-func (d fakeDirector) Snapshot(context.Context, string) (director.Snapshot, error) {
-	return director.Snapshot{Complete: true}, d.call("snapshot", "")
+func (d fakeDirector) Snapshot(_ context.Context, runtimeID string) (director.Snapshot, error) {
+	d.mu.Lock()
+	d.runtimes = append(d.runtimes, runtimeID)
+	d.mu.Unlock()
+	return director.Snapshot{Complete: !d.incomplete}, d.call("snapshot", "")
 }
 
 func (d fakeDirector) SetRuntimeLabel(context.Context, string, string, string) error {
 	return d.call("label", "")
 }
 
-// syncer brings nothing into place, and fails on demand.
+// syncer brings nothing into place, and fails on demand. As long as something is missed by snapshots, a complete one prunes
+// it.
 type syncer struct {
 	result connection.Result
 	err    error
+	missed bool
+	pruned int
 }
 
-func (s *syncer) Sync(context.Context, director.Snapshot) (connection.Result, error) {
-	return s.result, s.err
+func (s *syncer) Sync(_ context.Context, snapshot director.Snapshot) (connection.Result, error) {
+	result := s.result
+	switch {
+	case s.err != nil || !s.missed:
+	case snapshot.Complete:
+		s.missed = false
+		s.pruned++
+	default:
+		result.PendingDeletion, result.PruneBlocked = 1, "incomplete"
+	}
+	return result, s.err
 }

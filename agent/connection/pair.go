@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -35,6 +36,9 @@ func (r *Reconciler) adopt(_ context.Context, v *view) error {
 func (r *Reconciler) stall(v *view, why string) error {
 	st := v.status()
 	switch missing := v.config.missing(v.configured, r.Secrets.Configuration); {
+	case v.foreign() && v.client.credential.ValidAt(v.now):
+		v.facts.Stalled, v.facts.StalledMessage = status.ReasonTokenNeeded, r.strandedMessage(v)
+		r.connectionError(v, v.facts.StalledMessage)
 	case v.client.usable() && v.client.credential.ValidAt(v.now) && missing != "":
 		v.facts.Stalled, v.facts.StalledMessage = status.ReasonConfigurationInvalid, missing
 		status.SyncError(st, compassv1alpha1.SynchronizationFailed, "Failed to read Runtime config: "+missing, false, v.now)
@@ -48,6 +52,16 @@ func (r *Reconciler) stall(v *view, why string) error {
 	}
 	st.NextAttempt = nil
 	return nil
+}
+
+// strandedMessage tells somebody who changed the configuration Secret both ways out.
+func (r *Reconciler) strandedMessage(v *view) string {
+	key, is, says := keyRuntimeID, v.client.runtimeID, v.config.runtimeID
+	if is == says {
+		key, is, says = keyTenant, v.client.tenant, v.config.tenant
+	}
+	return fmt.Sprintf("%s in Secret %s is %q, but the client certificate was issued for %q, so Compass is not called: write a one-time token for %q into key %s of that Secret to pair anew, or %q back into %s",
+		key, r.Secrets.Configuration, says, is, says, keyToken, is, key)
 }
 
 // connectionError notes an error in the state that fits: without any certificate pairing failed, with one maintenance did.
@@ -72,13 +86,14 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 		v.status().NextAttempt = nil
 		return nil
 	}
-	p := pending{keyed: true, pairing: true, fingerprint: fingerprint, tokenURL: v.config.connectorURL, since: v.now}
+	p := pending{keyed: true, pairing: true, fingerprint: fingerprint, tokenURL: v.config.connectorURL, since: v.now, identity: v.config.identity()}
 	if err := r.key(v, &p); err != nil {
 		return err
 	}
 	if err := r.store().savePending(ctx, p); err != nil {
 		return err // the token is not spent yet
 	}
+	r.held = nil
 	v.status().TokenFingerprint = fingerprint
 	configuration, err := r.Compass.TokenConnector(v.config.connectorURL).Configuration(ctx, token)
 	if err != nil {
@@ -86,16 +101,50 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 	}
 	p.token, p.subject = configuration.Token, configuration.Subject
 	p.directorURL, p.connectorURL = configuration.DirectorURL, configuration.ConnectorURL
+	v.pending = &p
+	if err := r.keep(ctx, p); err != nil {
+		return r.pairingFailed(ctx, v, err, false)
+	}
+	return r.sign(ctx, v)
+}
+
+// keepTimeout bounds the writing of what cannot be had again.
+const keepTimeout = 10 * time.Second
+
+// keep writes what Compass gives once into the pending Secret. The agent being told to end does not keep it from that, and
+// what cannot be written stays in memory for the next attempt.
+func (r *Reconciler) keep(ctx context.Context, p pending) error {
+	r.held = &p
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), keepTimeout)
+	defer cancel()
 	if err := r.store().savePending(ctx, p); err != nil {
 		return err
 	}
-	v.pending = &p
-	return r.sign(ctx, v)
+	r.held = nil
+	return nil
+}
+
+// keepIssued writes an issued certificate into the pending Secret unless it is there. That it cannot be written is no
+// reason not to make it current: the client Secret may take it.
+func (r *Reconciler) keepIssued(ctx context.Context, p *pending) {
+	if r.held == nil && p.stored {
+		return
+	}
+	if err := r.keep(ctx, *p); err != nil {
+		r.Log.WarnContext(ctx, "an issued certificate is kept in memory", "error", err)
+		return
+	}
+	p.stored = true
 }
 
 // sign spends the second token.
 func (r *Reconciler) sign(ctx context.Context, v *view) error {
 	p := v.pending
+	if r.held != nil { // the second token is spent only when it is stored
+		if err := r.keep(ctx, *p); err != nil {
+			return r.pairingFailed(ctx, v, err, false)
+		}
+	}
 	if err := r.issue(ctx, v, p, r.Compass.TokenConnector(p.tokenURL), p.token); err != nil {
 		// What did not reach Compass left the token good, and what may be an outage perhaps too. Everything else is final.
 		kind := graphql.KindOf(err)
@@ -104,7 +153,8 @@ func (r *Reconciler) sign(ctx context.Context, v *view) error {
 	return r.promote(ctx, v, p)
 }
 
-// issue has the key of p signed, checks the answer and stores it.
+// issue has the key of p signed, checks the answer and stores it. Its errors are about Compass and the answer: an issued
+// certificate that cannot be stored is no failure of its issuance.
 func (r *Reconciler) issue(ctx context.Context, v *view, p *pending, c Connector, token secret.Value) error {
 	subject, err := certs.ParseSubject(p.subject)
 	if err != nil {
@@ -125,8 +175,9 @@ func (r *Reconciler) issue(ctx context.Context, v *view, p *pending, c Connector
 	if err != nil {
 		return err
 	}
-	p.credential, p.issued = credential, true
-	return r.store().savePending(ctx, *p)
+	p.credential, p.issued, p.stored = credential, true, false
+	r.keepIssued(ctx, p)
+	return nil
 }
 
 // key gives p a key: that of an attempt which got no certificate for it, or else a new one.
@@ -163,7 +214,7 @@ func (r *Reconciler) pairingFailed(ctx context.Context, v *view, err error, fina
 
 // forget deletes the pending Secret; that a token was tried stays on the status.
 func (r *Reconciler) forget(ctx context.Context, v *view) error {
-	v.pending = nil
+	v.pending, r.held = nil, nil
 	return r.store().dropPending(ctx)
 }
 

@@ -62,6 +62,8 @@ type Reconciler struct {
 	located  bool          // the Connector was asked for the URLs since the start, or since they last failed
 	refusals int           // how often in a row Compass refused the certificate
 	quiet    time.Time     // until when Compass is not called, because the last attempt could not be written down
+	held     *pending      // what Compass issued and the pending Secret could not take; not needed once it did
+	settling settling      // since the cluster became another runtime
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
 }
@@ -72,6 +74,11 @@ func (r *Reconciler) Alive() error {
 		return errors.New("the worker hangs")
 	}
 	return nil
+}
+
+// foreign: the certificate was issued for another runtime or tenant than the configuration Secret names.
+func (v *view) foreign() bool {
+	return v.client.usable() && v.configured && v.client.contradicts(v.config.identity())
 }
 
 // view is what a reconcile found and did.
@@ -88,6 +95,14 @@ type view struct {
 	facts  status.Facts
 	events []status.Event
 	next   time.Time // of the next attempt; zero leaves it
+}
+
+// tenant that calls with the current certificate are for: its own, even if the configuration names another.
+func (v *view) tenant() string {
+	if v.foreign() {
+		return v.client.tenant
+	}
+	return v.config.tenant
 }
 
 func (v *view) happened(kind, reason, action, format string, args ...any) {
@@ -170,6 +185,11 @@ func (r *Reconciler) observe(ctx context.Context) (*view, error) {
 	if v.pending, err = s.pending(ctx, v.now); err != nil {
 		return nil, err
 	}
+	if r.held != nil {
+		held := *r.held
+		held.age(v.now)
+		v.pending = &held
+	}
 	v.authority, err = s.authorities(ctx)
 	return v, err
 }
@@ -184,12 +204,14 @@ func (r *Reconciler) situation(v *view) Situation {
 		TokenSpent:           fingerprint != "" && fingerprint == v.client.token,
 		Certificate:          v.client.usable() && v.client.credential.ValidAt(v.now),
 		Rejected:             r.refusals >= refusalsBeyondDoubt,
+		Foreign:              v.foreign(),
 		Connection:           v.before != nil,
 		Due:                  st.NextAttempt == nil || !v.now.Before(st.NextAttempt.Time),
 		RenewalAsked:         spec.RefreshCredentialsNow,
 	}
 	s.TokenNew = s.Token && !s.TokenSpent && fingerprint != st.TokenFingerprint && (v.pending == nil || fingerprint != v.pending.fingerprint)
-	if p := v.pending; p != nil {
+	// What was begun for another runtime than the one that is configured now is not gone on with.
+	if p := v.pending; p != nil && !(p.pairing && v.configured && p.contradicts(v.config.identity())) && (p.pairing || !s.Foreign) {
 		s.PendingIssued = p.issued
 		s.PendingToken = p.keyed && p.pairing && p.token != ""
 	}
@@ -229,6 +251,7 @@ func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 	case Sign:
 		return r.sign(ctx, v)
 	case Promote:
+		r.keepIssued(ctx, v.pending)
 		return r.promote(ctx, v, v.pending)
 	case Renew:
 		return r.renew(ctx, v)

@@ -1,8 +1,10 @@
 package connection_test
 
 import (
+	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
@@ -14,7 +16,9 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/apimachinery/pkg/util/validation/field"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/tools/events"
 	testingclock "k8s.io/utils/clock/testing"
@@ -42,11 +46,28 @@ type world struct {
 	// refuse, if it gives an error for a kind of request and the name of an object, makes the API server refuse it.
 	refuse func(verb, name string) error
 	r      *connection.Reconciler
+	log    bytes.Buffer
+	events *events.FakeRecorder
+}
+
+// leaked is what the API server repeats of what it was sent.
+const leaked = "canary-41c7"
+
+// silent looks for a text in the status, the events and the log.
+func (w *world) silent(text string) {
+	w.t.Helper()
+	told := fmt.Sprintf("%+v", w.connection().Status) + w.log.String()
+	for len(w.events.Events) > 0 {
+		told += <-w.events.Events
+	}
+	if strings.Contains(told, text) {
+		w.t.Errorf("%s is told: %s", text, told)
+	}
 }
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, clock: testingclock.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)), syncer: &syncer{}, refuse: func(string, string) error { return nil }}
+	w := &world{t: t, clock: testingclock.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)), syncer: &syncer{}, events: events.NewFakeRecorder(1000), refuse: func(string, string) error { return nil }}
 	w.compass = newCompass(w.clock, "t1")
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, compassv1alpha1.AddToScheme} {
@@ -56,6 +77,9 @@ func newWorld(t *testing.T) *world {
 	}
 	w.client = fake.NewClientBuilder().WithScheme(scheme).WithStatusSubresource(&compassv1alpha1.CompassConnection{}).WithInterceptorFuncs(interceptor.Funcs{
 		Apply: func(ctx context.Context, c client.WithWatch, o runtime.ApplyConfiguration, opts ...client.ApplyOption) error {
+			if err := ctx.Err(); err != nil { // the fake client takes what it is given
+				return err
+			}
 			name := o.(interface{ GetName() *string }).GetName()
 			if err := w.refuse("apply", *name); err != nil {
 				return err
@@ -63,7 +87,7 @@ func newWorld(t *testing.T) *world {
 			return c.Apply(ctx, o, opts...)
 		},
 		SubResourcePatch: func(ctx context.Context, c client.Client, sub string, o client.Object, patch client.Patch, opts ...client.SubResourcePatchOption) error {
-			if err := w.refuse(sub, o.GetName()); err != nil {
+			if err := errors.Join(ctx.Err(), w.refuse(sub, o.GetName())); err != nil {
 				return err
 			}
 			return c.SubResource(sub).Patch(ctx, o, patch, opts...)
@@ -82,8 +106,14 @@ func newWorld(t *testing.T) *world {
 
 func (w *world) configure(token string) {
 	w.t.Helper()
+	w.register("runtime", "tenant", token)
+}
+
+// register writes the configuration Secret.
+func (w *world) register(runtimeID, tenant, token string) {
+	w.t.Helper()
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "configuration"}, Data: map[string][]byte{
-		"CONNECTOR_URL": []byte("https://token"), "RUNTIME_ID": []byte("runtime"), "TENANT": []byte("tenant"), "TOKEN": []byte(token),
+		"CONNECTOR_URL": []byte("https://token"), "RUNTIME_ID": []byte(runtimeID), "TENANT": []byte(tenant), "TOKEN": []byte(token),
 	}}
 	if err := w.client.Create(w.t.Context(), secret.DeepCopy()); err != nil {
 		if err := w.client.Update(w.t.Context(), secret); err != nil {
@@ -104,8 +134,8 @@ func (w *world) restart() {
 			RuntimeLabels: map[string]string{"runtime_consoleUrl": "https://console"},
 		},
 		Client: w.client, Reader: w.client, Compass: w.compass, Syncer: w.syncer,
-		Writer:  &status.Writer{Client: w.client, Recorder: &events.FakeRecorder{}, Metrics: metrics},
-		Metrics: metrics, Clock: w.clock, Log: slog.New(slog.DiscardHandler),
+		Writer:  &status.Writer{Client: w.client, Recorder: w.events, Metrics: metrics},
+		Metrics: metrics, Clock: w.clock, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}
 }
 
@@ -189,12 +219,13 @@ func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
 			w := newWorld(t)
 			w.refuse = func(verb, name string) error {
 				if verb == "apply" && name == object {
-					return errors.New("the API server says no")
+					return apierrors.NewInvalid(schema.GroupKind{Kind: "Secret"}, name, field.ErrorList{field.Invalid(field.NewPath("data"), leaked, "no")})
 				}
 				return nil
 			}
-			w.state(w.step(), compassv1alpha1.ConnectionFailed, "Failed to preserve certificate: writing Secret ns/"+object+": the API server says no")
+			w.state(w.step(), compassv1alpha1.ConnectionFailed, "Failed to preserve certificate: writing Secret ns/"+object+": the API server answers Invalid")
 			w.calls("configuration", "sign")
+			w.silent(leaked)
 			w.restart()
 			w.refuse = func(string, string) error { return nil }
 			w.state(w.next(), compassv1alpha1.Synchronized, "")

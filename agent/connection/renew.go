@@ -2,6 +2,8 @@ package connection
 
 import (
 	"context"
+	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -47,7 +49,7 @@ func (r *Reconciler) renewalFailed(ctx context.Context, v *view, what string, er
 	message := "Error while trying to maintain connection: " + what + cause(err) + hint(err, false, r.Secrets)
 	v.happened(corev1.EventTypeWarning, status.EventRenewalFailed, "Renew", "%s", message)
 	r.maintenanceFailed(ctx, v, err, message)
-	if v.config.missing(v.configured, r.Secrets.Configuration) != "" {
+	if v.config.missing(v.configured, r.Secrets.Configuration) != "" || v.foreign() {
 		return nil
 	}
 	st := v.status()
@@ -73,25 +75,35 @@ func renewalReason(v *view) string {
 	return forDue
 }
 
-// promote makes an issued certificate current. One that takes the place of another must first make a real call: until
-// then the old one stays in use and in the Secret.
+// promote makes an issued certificate current. One that takes the place of another that works must first make a real call:
+// until then the old one stays in the Secret.
 func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	now := r.Clock.Now()
 	next := clientSecret{
 		credential: p.credential, connectorURL: p.connectorURL, directorURL: p.directorURL, token: v.client.token,
 		established: v.client.established, renewed: v.client.renewed,
+		identity: v.client.identity, tokenURL: v.client.tokenURL, applied: v.client.applied,
 	}
+	tenant := v.tenant()
 	if p.pairing {
-		next.token, next.established = p.fingerprint, now
+		next.token, next.established, next.renewed = p.fingerprint, now, time.Time{}
+		next.identity, next.tokenURL, tenant = p.identity, p.tokenURL, p.tenant
 	} else {
 		next.renewed = now
-		if err := r.try(ctx, v, p); err != nil {
-			if v.status().ConsecutiveFailures >= trialsOfPending {
+	}
+	if !p.pairing || r.works(v) && v.client.credential.Fingerprint() != p.credential.Fingerprint() {
+		if err := r.try(ctx, tenant, p); err != nil {
+			final := v.status().ConsecutiveFailures >= trialsOfPending
+			err = fmt.Errorf("the new certificate does not work: %w", err)
+			if p.pairing {
+				return r.pairingFailed(ctx, v, err, final)
+			}
+			if final {
 				if err := r.forget(ctx, v); err != nil {
 					return err
 				}
 			}
-			return r.renewalFailed(ctx, v, "the new certificate does not work: ", err)
+			return r.renewalFailed(ctx, v, "", err)
 		}
 	}
 	if old := v.client.credential.CA; len(old) > 0 && !sameAuthorities(old, p.credential.CA) {
@@ -141,9 +153,14 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	return r.forget(ctx, v)
 }
 
+// works: there is a certificate that it would be a loss to replace by one that does not work.
+func (r *Reconciler) works(v *view) bool {
+	return v.client.usable() && v.client.credential.ValidAt(v.now) && r.refusals < refusalsBeyondDoubt
+}
+
 // try makes a real call with the new certificate.
-func (r *Reconciler) try(ctx context.Context, v *view, p *pending) error {
-	d, end := r.Compass.Try(p.credential.TLS(), p.directorURL, v.config.tenant)
+func (r *Reconciler) try(ctx context.Context, tenant string, p *pending) error {
+	d, end := r.Compass.Try(p.credential.TLS(), p.directorURL, tenant)
 	defer end()
 	return d.Viewer(ctx)
 }
@@ -172,7 +189,7 @@ func (r *Reconciler) suspect(ctx context.Context, v *view, err error) {
 		r.refusals = refusalsBeyondDoubt
 	case graphql.Ambiguous, graphql.Refused:
 		_, directorURL := r.urls(v)
-		switch graphql.KindOf(r.Compass.Director(directorURL, v.config.tenant).Viewer(ctx)) {
+		switch graphql.KindOf(r.Compass.Director(directorURL, v.tenant()).Viewer(ctx)) {
 		case graphql.Ambiguous, graphql.Refused, graphql.Server, graphql.CertificateExpired, graphql.CertificateRefused:
 			r.refusals++
 		}

@@ -35,8 +35,9 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 		r.inUse = fingerprint
 		r.Log.InfoContext(ctx, "client certificate in use", "certificate", v.client.credential)
 	}
+	recorded := r.record(v)
 	// Agents before this one wrote three keys only; others may have changed some.
-	if data, err := certs.EncodeClient(v.client.credential); err == nil && !holds(v.client.data, data) {
+	if data, err := certs.EncodeClient(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
 		if err := s.saveClient(ctx, v.client); err != nil {
 			return err
 		}
@@ -55,6 +56,38 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	}
 	v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from Secret %s: it was deleted or lacked an authority", r.Secrets.CA, r.Secrets.Client)
 	return nil
+}
+
+// record notes what the client Secret does not say of its certificate: for whom it was issued. Agents before this one did
+// not write that down; what is configured when this one first sees the Secret is taken for it. It reports a change.
+func (r *Reconciler) record(v *view) bool {
+	c, configured := &v.client, v.config.identity()
+	if known := r.current; c.runtimeID == "" && known != nil && known.runtimeID != "" && known.credential.Fingerprint() == c.credential.Fingerprint() {
+		data := c.data
+		*c = *known // somebody took the annotations away
+		c.data = data
+		return true
+	}
+	if configured.runtimeID == "" || c.contradicts(configured) {
+		return false
+	}
+	before := *c
+	if c.runtimeID == "" {
+		c.identity, c.applied = configured, configured.String()
+		if v.before != nil && c.token == "" && c.credential.ValidAt(v.now) {
+			c.token = v.config.fingerprint() // a connection was had by it
+		}
+	}
+	if c.tenant == "" && configured.tenant != "" {
+		if c.applied == c.identity.String() {
+			c.applied = configured.String()
+		}
+		c.tenant = configured.tenant
+	}
+	if c.tokenURL == "" {
+		c.tokenURL = v.config.connectorURL
+	}
+	return c.identity != before.identity || c.applied != before.applied || c.token != before.token || c.tokenURL != before.tokenURL
 }
 
 func holds(stored, wanted map[string][]byte) bool {

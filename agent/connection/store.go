@@ -5,12 +5,14 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -38,7 +40,19 @@ const (
 	annotationToken        = "compass.kyma-project.io/token-fingerprint"
 	annotationEstablished  = "compass.kyma-project.io/established"
 	annotationRenewed      = "compass.kyma-project.io/renewed"
+	annotationRuntimeID    = "compass.kyma-project.io/runtime-id"
+	annotationTenant       = "compass.kyma-project.io/tenant"
+	annotationTokenURL     = "compass.kyma-project.io/token-connector-url"
+	annotationApplied      = "compass.kyma-project.io/applied-runtime"
 )
+
+// Annotations lists the annotations of the client Secret that the agent writes.
+func Annotations() []string {
+	return []string{
+		annotationConnectorURL, annotationDirectorURL, annotationToken, annotationEstablished, annotationRenewed,
+		annotationRuntimeID, annotationTenant, annotationTokenURL, annotationApplied,
+	}
+}
 
 // Keys of the pending Secret beside those of the client Secret.
 const (
@@ -50,6 +64,8 @@ const (
 	pendingConnectorURL = "connectorURL"
 	pendingSince        = "since"
 	pendingPairing      = "pairing"
+	pendingRuntimeID    = "runtimeID"
+	pendingTenant       = "tenant"
 )
 
 // tokenLife is how long a second token can be worth anything: as long as the first, by Compass's default.
@@ -80,20 +96,47 @@ func (c configuration) fingerprint() string {
 	return hex.EncodeToString(sum[:])
 }
 
+// identity is who the cluster is for Compass.
+type identity struct {
+	runtimeID, tenant string
+}
+
+// contradicts: the two are not the same runtime. What one of them does not know contradicts nothing: the tenant may be
+// left out, and agents before this one did not record either.
+func (i identity) contradicts(other identity) bool {
+	differ := func(a, b string) bool { return a != "" && b != "" && a != b }
+	return differ(i.runtimeID, other.runtimeID) || differ(i.tenant, other.tenant)
+}
+
+// String names it for people, and in the annotation about the last applied snapshot. Without a runtime it is empty.
+func (i identity) String() string {
+	if i.runtimeID == "" || i.tenant == "" {
+		return i.runtimeID
+	}
+	return i.tenant + "/" + i.runtimeID
+}
+
+func (c configuration) identity() identity { return identity{c.runtimeID, c.tenant} }
+
 // clientSecret is the content of the client Secret.
 type clientSecret struct {
+	identity                  // that the certificate was issued for; empty if unknown
 	credential                certs.Credential
 	data                      map[string][]byte // as stored; nil if there is none
 	damaged                   string            // why it cannot be used; empty if it can
 	connectorURL, directorURL string
 	token                     string
+	tokenURL                  string
+	applied                   string // runtime whose snapshot Applications were last pruned by, as identity.String
 	established, renewed      time.Time
 }
 
 // pending is the content of the pending Secret.
 type pending struct {
+	identity                                   // of the configuration that a pairing was begun with
 	credential                certs.Credential // Chain and CA only once issued
 	issued                    bool
+	stored                    bool // the Secret holds the issued certificate
 	keyed                     bool
 	pairing                   bool
 	token                     secret.Value
@@ -129,10 +172,36 @@ func (s store) apply(ctx context.Context, name types.NamespacedName, data map[st
 		return s.writer.Apply(ctx, object, client.FieldOwner(FieldOwner), client.ForceOwnership)
 	})
 	if err != nil {
-		return fmt.Errorf("writing Secret %s: %w", name, err)
+		return &StoreError{Secret: name, Verb: "writing", err: err}
 	}
 	return nil
 }
+
+// StoreError says that the API server did not take a write of one of the agent's own Secrets. It says nothing about
+// Compass and nothing about what was to be written, which therefore stays worth keeping.
+type StoreError struct {
+	// Secret that was to be written, and Verb, what was to be done with it: writing or deleting.
+	Secret types.NamespacedName
+	Verb   string
+	err    error
+}
+
+// Error leaves the API server's message out: it may repeat what it was sent.
+func (e *StoreError) Error() string {
+	why := "the API server does not answer"
+	switch reason := apierrors.ReasonForError(e.err); {
+	case reason != metav1.StatusReasonUnknown:
+		why = "the API server answers " + string(reason)
+	case errors.Is(e.err, context.Canceled):
+		why = context.Canceled.Error()
+	case errors.Is(e.err, context.DeadlineExceeded):
+		why = context.DeadlineExceeded.Error()
+	}
+	return fmt.Sprintf("%s Secret %s: %s", e.Verb, e.Secret, why)
+}
+
+// Unwrap gives what the API client said, for deciding, not for telling.
+func (e *StoreError) Unwrap() error { return e.err }
 
 // writing bounds the attempts at one write: five within some four seconds.
 var writing = wait.Backoff{Steps: 5, Duration: 100 * time.Millisecond, Factor: 3, Jitter: 0.2}
@@ -162,7 +231,9 @@ func (s store) client(ctx context.Context) (clientSecret, error) {
 	c := clientSecret{
 		data: found.Data, connectorURL: found.Annotations[annotationConnectorURL], directorURL: found.Annotations[annotationDirectorURL],
 		token: found.Annotations[annotationToken], established: parseTime(found.Annotations[annotationEstablished]),
-		renewed: parseTime(found.Annotations[annotationRenewed]),
+		renewed:  parseTime(found.Annotations[annotationRenewed]),
+		identity: identity{found.Annotations[annotationRuntimeID], found.Annotations[annotationTenant]},
+		tokenURL: found.Annotations[annotationTokenURL], applied: found.Annotations[annotationApplied],
 	}
 	if c.credential, err = certs.DecodeClient(found.Data); err != nil {
 		c.damaged = err.Error()
@@ -180,6 +251,7 @@ func (s store) saveClient(ctx context.Context, c clientSecret) error {
 	for key, value := range map[string]string{
 		annotationConnectorURL: c.connectorURL, annotationDirectorURL: c.directorURL, annotationToken: c.token,
 		annotationEstablished: formatTime(c.established), annotationRenewed: formatTime(c.renewed),
+		annotationRuntimeID: c.runtimeID, annotationTenant: c.tenant, annotationTokenURL: c.tokenURL, annotationApplied: c.applied,
 	} {
 		if value != "" {
 			annotations[key] = value
@@ -220,10 +292,11 @@ func (s store) pending(ctx context.Context, now time.Time) (*pending, error) {
 		pairing: text(pendingPairing) == "true", token: secret.Value(found.Data[pendingToken]), tokenURL: text(pendingTokenURL),
 		fingerprint: text(pendingFingerprint), subject: text(pendingSubject), directorURL: text(pendingDirectorURL),
 		connectorURL: text(pendingConnectorURL), since: parseTime(text(pendingSince)),
+		identity: identity{text(pendingRuntimeID), text(pendingTenant)},
 	}
 	if len(found.Data[certs.ClientCertificate]) > 0 {
 		if p.credential, err = certs.DecodeClient(found.Data); err == nil && p.credential.ValidAt(now) && len(p.credential.CA) > 0 {
-			p.issued = true
+			p.issued, p.stored = true, true
 			return p, nil
 		}
 		return p, nil
@@ -231,10 +304,15 @@ func (s store) pending(ctx context.Context, now time.Time) (*pending, error) {
 	if key, err := certs.DecodeKey(found.Data[certs.ClientKey]); err == nil {
 		p.credential.Key, p.keyed = key, true
 	}
+	p.age(now)
+	return p, nil
+}
+
+// age drops a second token that is too old to be worth a call.
+func (p *pending) age(now time.Time) {
 	if now.Sub(p.since) > tokenLife {
 		p.token = ""
 	}
-	return p, nil
 }
 
 func (s store) savePending(ctx context.Context, p pending) error {
@@ -256,6 +334,7 @@ func (s store) savePending(ctx context.Context, p pending) error {
 	for key, value := range map[string]string{
 		pendingToken: p.token.Reveal(), pendingTokenURL: p.tokenURL, pendingFingerprint: p.fingerprint, pendingSubject: p.subject,
 		pendingDirectorURL: p.directorURL, pendingConnectorURL: p.connectorURL, pendingSince: formatTime(p.since), pendingPairing: pairing,
+		pendingRuntimeID: p.runtimeID, pendingTenant: p.tenant,
 	} {
 		if value != "" {
 			data[key] = []byte(value)
@@ -269,7 +348,7 @@ func (s store) dropPending(ctx context.Context) error {
 	object := &corev1.Secret{}
 	object.Name, object.Namespace = name.Name, name.Namespace
 	if err := s.writer.Delete(ctx, object); client.IgnoreNotFound(err) != nil {
-		return fmt.Errorf("deleting Secret %s: %w", name, err)
+		return &StoreError{Secret: name, Verb: "deleting", err: err}
 	}
 	return nil
 }

@@ -42,7 +42,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 	r.refusals = 0
 	v.facts.Called = true
 	status.Maintained(v.status(), r.Clock.Now())
-	result, err := r.Syncer.Sync(ctx, snapshot)
+	result, err := r.bring(ctx, v, snapshot)
 	if err != nil {
 		r.Log.WarnContext(ctx, "the Applications could not be brought into place", "error", err)
 		status.SyncError(v.status(), compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: "+err.Error(), true, r.Clock.Now())
@@ -70,6 +70,35 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 		v.next = latest(renewAt, now.Add(r.Schedule.Floor))
 	}
 	r.Log.InfoContext(ctx, "synchronised", "applications", result.Total, "failed", result.Failed, "queries", snapshot.Queries, "took", now.Sub(started))
+}
+
+// bring has a snapshot brought into place.
+func (r *Reconciler) bring(ctx context.Context, v *view, snapshot director.Snapshot) (Result, error) {
+	runtime := v.config.identity().String()
+	if v.client.applied == runtime {
+		return r.Syncer.Sync(ctx, snapshot)
+	}
+	complete := snapshot.Complete
+	blocked := r.settling.hold(runtime, &snapshot, r.Clock.Now())
+	result, err := r.Syncer.Sync(ctx, snapshot)
+	if err != nil {
+		return result, err
+	}
+	if blocked != "" && result.PruneBlocked != "" {
+		result.PruneBlocked = blocked
+		return result, nil
+	}
+	if !complete {
+		return result, nil
+	}
+	// Either there is nothing to lose, or the loss was confirmed.
+	applied := v.client
+	applied.applied = runtime
+	if err := r.store().saveClient(ctx, applied); err != nil {
+		return result, err
+	}
+	v.client, r.current = applied, &applied
+	return result, nil
 }
 
 // locate asks the Connector where Compass is: at the start, and after Director could not be reached. done says that the
