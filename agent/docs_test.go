@@ -145,6 +145,16 @@ func TestTheReferenceListsEveryEvent(t *testing.T) {
 	}
 }
 
+func TestTheReferenceListsEveryAnnotation(t *testing.T) {
+	var got []string
+	for _, row := range table(t, "../docs/reference/agent.md", "Annotations of the client Secret") {
+		got = append(got, strings.Trim(row[0], "`"))
+	}
+	if diff := cmp.Diff(connection.Annotations(), got); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestThePageOnTheConnectionHasTheDecisionTableAndEveryState(t *testing.T) {
 	var want [][]string
 	for _, row := range connection.Table {

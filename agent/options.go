@@ -129,11 +129,11 @@ const (
 )
 
 // FromEnvironment reads the options. Each variable has four spellings: as it is, with the underscores after the prefix left
-// out, and both in lower case; an empty one counts as unset. The error names every variable that is wrong, and what would
-// be right.
+// out, and both in lower case; an empty one counts as unset. The error names, in one line, every variable that is wrong, and
+// what would be right.
 func FromEnvironment(getenv func(string) string) (Options, error) {
 	var o Options
-	var wrong []error
+	var wrong []string
 	for _, v := range Variables {
 		name, value := v.Name, v.Default
 		for _, spelling := range v.Spellings() {
@@ -143,10 +143,13 @@ func FromEnvironment(getenv func(string) string) (Options, error) {
 			}
 		}
 		if err := v.set(&o, value); err != nil {
-			wrong = append(wrong, fmt.Errorf("environment variable %s: %q is not %s", name, value, v.Want))
+			wrong = append(wrong, fmt.Sprintf("environment variable %s: %q is not %s", name, value, v.Want))
 		}
 	}
-	return o, errors.Join(wrong...)
+	if len(wrong) > 0 {
+		return o, errors.New(strings.Join(wrong, "; "))
+	}
+	return o, nil
 }
 
 // Spellings of the variable, in the order in which they count.

@@ -115,7 +115,33 @@ func TestEveryWrongOptionIsTold(t *testing.T) {
 	_, err := agent.FromEnvironment(func(name string) string {
 		return map[string]string{"APP_HEALTH_PORT": "x", "APP_LOG_FORMAT": "y"}[name]
 	})
-	if err == nil || !strings.Contains(err.Error(), "APP_HEALTH_PORT") || !strings.Contains(err.Error(), "APP_LOG_FORMAT") {
-		t.Errorf("%v", err)
+	const want = `environment variable APP_HEALTH_PORT: "x" is not a port from 0 to 65535; environment variable APP_LOG_FORMAT: "y" is not json or text`
+	if err == nil || err.Error() != want {
+		t.Errorf("%v, want %s", err, want)
+	}
+}
+
+func TestWhatKeepsTheAgentFromRunningIsOneLine(t *testing.T) {
+	for name, test := range map[string]struct {
+		args []string
+		env  map[string]string
+		want string
+	}{
+		"a flag that is none":      {[]string{"--healthPort=1"}, nil, "agent: flag provided but not defined: -healthPort: the only flag is --kubeconfig, see --help\n"},
+		"a flag without its value": {[]string{"--kubeconfig"}, nil, "agent: flag needs an argument: -kubeconfig: the only flag is --kubeconfig, see --help\n"},
+		"an argument":              {[]string{"run"}, nil, "agent: unexpected argument \"run\": the agent is configured by environment variables, and by --kubeconfig\n"},
+		"two wrong variables":      {nil, map[string]string{"APP_HEALTH_PORT": "x\ny", "APP_LOG_FORMAT": "y"}, "agent: environment variable APP_HEALTH_PORT: \"x\\ny\" is not a port from 0 to 65535; environment variable APP_LOG_FORMAT: \"y\" is not json or text\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			var stderr strings.Builder
+			code := agent.Main(t.Context(), test.args, func(name string) string { return test.env[name] }, &stderr)
+			if diff := cmp.Diff(test.want, stderr.String()); code != 1 || diff != "" {
+				t.Errorf("exit code %d: %s", code, diff)
+			}
+		})
+	}
+	var stderr strings.Builder
+	if code := agent.Main(t.Context(), []string{"--help"}, func(string) string { return "" }, &stderr); code != 0 || !strings.Contains(stderr.String(), "kubeconfig") {
+		t.Errorf("exit code %d: %s", code, stderr.String())
 	}
 }

@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"errors"
+	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -9,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -30,6 +33,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/controller-runtime/pkg/client/config"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/handler"
 	"sigs.k8s.io/controller-runtime/pkg/manager"
@@ -63,8 +67,31 @@ const (
 	labelConsole = "runtime_consoleUrl"
 )
 
-// Main reads the options from the environment and runs the agent until ctx ends.
-func Main(ctx context.Context, getenv func(string) string, stderr io.Writer) error {
+// Main runs the agent until ctx ends, by the arguments, without the program's name, and the environment. It gives the exit
+// code. What keeps the agent from running is told in one line.
+func Main(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) int {
+	err := execute(ctx, args, getenv, stderr)
+	if err == nil || errors.Is(err, flag.ErrHelp) {
+		return 0
+	}
+	_, _ = fmt.Fprintf(stderr, "agent: %s\n", strings.Join(strings.FieldsFunc(err.Error(), func(r rune) bool { return r == '\n' || r == '\r' }), "; "))
+	return 1
+}
+
+func execute(ctx context.Context, args []string, getenv func(string) string, stderr io.Writer) error {
+	flags := flag.NewFlagSet("agent", flag.ContinueOnError)
+	config.RegisterFlags(flags)
+	flags.SetOutput(io.Discard) // the error is printed once, by Main
+	if err := flags.Parse(args); errors.Is(err, flag.ErrHelp) {
+		flags.SetOutput(stderr)
+		flags.Usage()
+		return err
+	} else if err != nil {
+		return fmt.Errorf("%w: the only flag is --kubeconfig, see --help", err)
+	}
+	if flags.NArg() > 0 {
+		return fmt.Errorf("unexpected argument %q: the agent is configured by environment variables, and by --kubeconfig", flags.Arg(0))
+	}
 	o, err := FromEnvironment(getenv)
 	if err != nil {
 		return err

@@ -2,8 +2,6 @@
 package main
 
 import (
-	"flag"
-	"fmt"
 	"os"
 
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -11,10 +9,4 @@ import (
 	"github.com/application-connector/application-connector/agent"
 )
 
-func main() {
-	flag.Parse() // --kubeconfig
-	if err := agent.Main(ctrl.SetupSignalHandler(), os.Getenv, os.Stderr); err != nil {
-		fmt.Fprintln(os.Stderr, "agent:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(agent.Main(ctrl.SetupSignalHandler(), os.Args[1:], os.Getenv, os.Stderr)) }
