@@ -2,12 +2,19 @@
 // or go to.
 package secret
 
-import "log/slog"
+import (
+	"fmt"
+	"io"
+	"log/slog"
+)
 
 // Redacted is what stands where a secret would be printed.
 const Redacted = "[redacted]"
 
-// Value is text that is used but never printed: fmt, slog and encoding/json all see Redacted. Reveal gives the text.
+// Value is text that is used but not printed: fmt, slog and encoding/json see Redacted. Reveal gives the text.
+//
+// fmt calls no methods of what stands in an unexported field. A struct that holds a Value in one, however deep, must not
+// be printed as a whole, unless it has a method Format, which calls Redact.
 type Value string
 
 // Reveal gives the text itself. Each call is a place to look at in a review.
@@ -27,3 +34,6 @@ func (v Value) MarshalJSON() ([]byte, error) { return []byte(`"` + Redacted + `"
 
 // MarshalText implements encoding.TextMarshaler, so that YAML and map keys are redacted too.
 func (v Value) MarshalText() ([]byte, error) { return []byte(Redacted), nil }
+
+// Redact prints Redacted, whatever the verb: for the method Format (fmt.Formatter) of a struct that holds secrets.
+func Redact(f fmt.State, _ rune) { _, _ = io.WriteString(f, Redacted) }

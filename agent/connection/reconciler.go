@@ -19,6 +19,7 @@ import (
 	"github.com/application-connector/application-connector/agent/status"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/secret"
 )
 
 // attemptTimeout bounds one attempt, whatever its parts do.
@@ -104,6 +105,9 @@ func (v *view) tenant() string {
 	}
 	return v.config.tenant
 }
+
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (view) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 func (v *view) happened(kind, reason, action, format string, args ...any) {
 	v.events = append(v.events, status.Event{Type: kind, Reason: reason, Action: action, Message: fmt.Sprintf(format, args...)})

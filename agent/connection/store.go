@@ -87,6 +87,9 @@ type configuration struct {
 	token                           secret.Value
 }
 
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (configuration) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
 // fingerprint is the SHA-256 of the token in hex; empty without a token.
 func (c configuration) fingerprint() string {
 	if c.token == "" {
@@ -131,6 +134,9 @@ type clientSecret struct {
 	established, renewed      time.Time
 }
 
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (clientSecret) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
 // pending is the content of the pending Secret.
 type pending struct {
 	identity                                   // of the configuration that a pairing was begun with
@@ -145,6 +151,9 @@ type pending struct {
 	directorURL, connectorURL string
 	since                     time.Time
 }
+
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (pending) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 // store reads and writes the Secrets. Reads go to the API server: deciding about a one-time token on what a cache
 // remembers could spend it twice.

@@ -42,6 +42,9 @@ type access struct {
 	reason, message string
 }
 
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (access) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
 // bundleAccess maps what Director says about a bundle's credentials. Former is the bundle's service as the cluster
 // holds it, or nil.
 func bundleAccess(application string, bundle director.Bundle, former *v1alpha1.Service) access {

@@ -32,10 +32,16 @@ type wanted struct {
 	synchronized, credentialReady Verdict
 }
 
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (wanted) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
 type wantedSecret struct {
 	bundleID string
 	data     map[string]secret.Value
 }
+
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (wantedSecret) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 // mapApplication computes what the cluster should hold for a system. Former is the Application as it is, or nil; only
 // for credentials that are pending does it matter.

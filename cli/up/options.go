@@ -39,6 +39,9 @@ type Options struct {
 	binaries string
 }
 
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (Options) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
 // BindFlags declares the flags.
 func (o *Options) BindFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&o.Once, "once", false, "run the walk-through, then stop; the exit code says whether every step held")

@@ -19,6 +19,9 @@ type Value struct {
 	session *Session
 }
 
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (Value) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
 // Cookie is a cookie to be sent.
 type Cookie struct {
 	Name  string
