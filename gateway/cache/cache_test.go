@@ -149,7 +149,7 @@ func TestFetchesPauseAfterFailuresInARowAndUntilOneSucceeds(t *testing.T) {
 		f := &counter{err: errors.New("down")}
 		get := func(fetches int, want error) {
 			t.Helper()
-			if _, err := c.Get(t.Context(), "k", f.fetch); err != want || f.count() != fetches {
+			if _, err := c.Get(t.Context(), "k", f.fetch); !errors.Is(err, want) || f.count() != fetches {
 				t.Errorf("%v after %d fetches, want %v after %d", err, f.count(), want, fetches)
 			}
 		}

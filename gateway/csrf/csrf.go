@@ -87,9 +87,9 @@ func (m *Manager) Forget(r credentials.SessionRequest, session *credentials.Sess
 
 // fetch opens a session and says how long it serves. Services that refuse GET are asked by HEAD.
 func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, time.Duration, error) {
-	response, err := m.ask(ctx, http.MethodGet, r)
+	response, err := m.ask(ctx, http.MethodGet, r) //nolint:bodyclose // ask has closed it
 	if err == nil && (response.StatusCode == http.StatusMethodNotAllowed || response.StatusCode == http.StatusNotImplemented) {
-		response, err = m.ask(ctx, http.MethodHead, r)
+		response, err = m.ask(ctx, http.MethodHead, r) //nolint:bodyclose // ask has closed it
 	}
 	if err != nil {
 		return nil, 0, err

@@ -10,8 +10,8 @@ import (
 	"github.com/application-connector/application-connector/gateway/transport"
 )
 
-// HeaderReason, in an answer that is an error of the gateway's, or that the gateway changed, says by one word why. The
-// words are part of the interface: they do not change, new ones may come.
+// HeaderReason says by one word why an answer is an error of the gateway's, or was changed by the gateway.
+// The words are part of the interface: they do not change, new ones may come.
 const HeaderReason = "Gateway-Error-Reason"
 
 // Reasons of errors, besides those of Applications (package routes) and of what obtains credentials (package credentials).
