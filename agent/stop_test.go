@@ -24,7 +24,9 @@ func TestAnAgentThatEndsLeavesNothingBehind(t *testing.T) {
 	r.stop()
 	// controller-runtime filters the watches of its caches by apimachinery's watch.Filter, which stays behind for ever if an
 	// event comes while the watch stops. The process ends then.
-	goleak.VerifyNone(t, before, goleak.IgnoreTopFunction("k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop"))
+	goleak.VerifyNone(t, before, goleak.IgnoreTopFunction("k8s.io/apimachinery/pkg/watch.(*filteredWatch).loop"),
+		// client-go keeps its connections to the API server for the whole process, and opens another one when it likes.
+		goleak.IgnoreAnyFunction("golang.org/x/net/http2.(*ClientConn).readLoop"))
 }
 
 func TestMetricsTellWhatTheStatusTells(t *testing.T) {
