@@ -1,0 +1,215 @@
+// Package deploy installs the manifests as an administrator does, into a real API server, and runs each component with the
+// service account that they give it.
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/go-logr/logr"
+	authenticationv1 "k8s.io/api/authentication/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
+	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
+	"k8s.io/utils/ptr"
+	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/kubetest"
+)
+
+// patience is far more than anything here needs.
+const patience = 2 * time.Minute
+
+// system is where the components are.
+const system = "kyma-system"
+
+var (
+	cluster rest.Config
+	kube    client.Client
+	// libraries is what Kubernetes' libraries say within the components, of leases and events.
+	libraries = &logBuffer{}
+)
+
+func TestMain(m *testing.M) {
+	ctrl.SetLogger(logr.Discard())
+	klog.SetSlogLogger(slog.New(slog.NewTextHandler(libraries, nil)))
+	config, stop, err := kubetest.Start(context.Background())
+	if err == nil {
+		cluster = *config
+		err = prepare()
+	}
+	if err != nil {
+		_, _ = os.Stderr.WriteString("deploy: " + err.Error() + "\n")
+		os.Exit(1)
+	}
+	code := m.Run()
+	stop()
+	os.Exit(code)
+}
+
+// prepare makes what is there before the software is installed: namespaces, of which that of the components admits none but
+// Pods of the strictest kind, and Istio's resource definitions.
+func prepare() error {
+	scheme := runtime.NewScheme()
+	err := errors.Join(clientgoscheme.AddToScheme(scheme), applicationv1alpha1.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme))
+	if err != nil {
+		return err
+	}
+	if kube, err = client.New(&cluster, client.Options{Scheme: scheme}); err != nil {
+		return err
+	}
+	for name, labels := range map[string]map[string]string{
+		system:         {"pod-security.kubernetes.io/enforce": "restricted", "pod-security.kubernetes.io/enforce-version": "latest"},
+		"istio-system": nil,
+	} {
+		namespace := &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels}}
+		if err := kube.Create(context.Background(), namespace); err != nil {
+			return err
+		}
+	}
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/api").Output()
+	if err != nil {
+		return err
+	}
+	_, err = kubectl(context.Background(), "", "apply", "--server-side", "-f", filepath.Join(strings.TrimSpace(string(module)), "kubernetes", "customresourcedefinitions.gen.yaml"))
+	return err
+}
+
+// kubectl runs it as the administrator and gives what it prints; its error tells what it said.
+func kubectl(ctx context.Context, stdin string, args ...string) (string, error) {
+	program := os.Getenv("KUBECTL")
+	if program == "" {
+		return "", errors.New("KUBECTL is not set: run the tests by \"make test\", or set it to the program that \"make build\" put at bin/kubectl")
+	}
+	dir, err := os.MkdirTemp("", "deploy-")
+	if err != nil {
+		return "", err
+	}
+	defer os.RemoveAll(dir)
+	config, err := kubetest.Kubeconfig(&cluster, dir)
+	if err != nil {
+		return "", err
+	}
+	cmd := exec.CommandContext(ctx, program, append([]string{"--kubeconfig", config}, args...)...)
+	cmd.Stdin = strings.NewReader(stdin)
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), errors.Join(err, errors.New(stderr.String()))
+	}
+	return stdout.String(), nil
+}
+
+// manifests is the path of a folder of the manifests.
+func manifests(t *testing.T, folder string) string {
+	t.Helper()
+	path := filepath.Join("..", "..", "manifests", folder)
+	// Go runs a test again when a file that it looked at has changed; kubectl's reading is not seen.
+	err := filepath.WalkDir(filepath.Join("..", "..", "manifests"), func(path string, entry os.DirEntry, err error) error {
+		if err != nil || entry.IsDir() {
+			return err
+		}
+		_, err = os.Stat(path)
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// rendered is what an overlay says.
+func rendered(t *testing.T, overlay string) string {
+	t.Helper()
+	text, err := kubectl(t.Context(), "", "kustomize", manifests(t, filepath.Join("overlays", overlay)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+// uninstall is what docs/install.md says, and leaves the resource definitions.
+var uninstall = []string{"delete", "-f", "-", "--ignore-not-found", "-l", "app.kubernetes.io/component!=resource-definitions"}
+
+// install installs an overlay, and removes it after the test.
+func install(t *testing.T, overlay string) {
+	t.Helper()
+	text := rendered(t, overlay)
+	t.Cleanup(func() {
+		for _, list := range []client.Object{&compassv1alpha1.CompassConnection{}, &applicationv1alpha1.Application{}} {
+			if err := kube.DeleteAllOf(context.Background(), list); err != nil {
+				t.Error(err)
+			}
+		}
+		if _, err := kubectl(context.Background(), text, uninstall...); err != nil {
+			t.Error(err)
+		}
+		for _, list := range []client.ObjectList{&compassv1alpha1.CompassConnectionList{}, &applicationv1alpha1.ApplicationList{}} {
+			if err := kube.List(context.Background(), list); err != nil {
+				t.Errorf("the resource definitions are gone: %v", err)
+			}
+		}
+	})
+	if _, err := kubectl(t.Context(), text, "apply", "--server-side", "--field-manager=administrator", "--force-conflicts", "--validate=strict", "-f", "-"); err != nil {
+		t.Fatalf("installing %s: %v", overlay, err)
+	}
+}
+
+// as is how a component reaches the cluster: by a token of its service account, as in a Pod.
+func as(t *testing.T, account string) *rest.Config {
+	t.Helper()
+	request := &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: ptr.To(int64(3600))}}
+	holder := &corev1.ServiceAccount{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: account}}
+	if err := kube.SubResource("token").Create(t.Context(), holder, request); err != nil {
+		t.Fatal(err)
+	}
+	config := rest.AnonymousClientConfig(&cluster)
+	config.BearerToken = request.Status.Token
+	return config
+}
+
+func eventually(t *testing.T, what string, is func() error) {
+	t.Helper()
+	var last error
+	err := wait.PollUntilContextTimeout(t.Context(), 50*time.Millisecond, patience, true, func(context.Context) (bool, error) {
+		last = is()
+		return last == nil, nil
+	})
+	if err != nil {
+		t.Fatalf("waiting for %s: %v", what, last)
+	}
+}
+
+// logBuffer collects what a component logs.
+type logBuffer struct {
+	mu   sync.Mutex
+	text bytes.Buffer
+}
+
+func (b *logBuffer) Write(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.Write(p)
+}
+
+func (b *logBuffer) String() string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.text.String()
+}

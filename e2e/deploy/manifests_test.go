@@ -1,0 +1,286 @@
+package deploy
+
+import (
+	"bytes"
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	"istio.io/api/label"
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+	"sigs.k8s.io/yaml"
+
+	"github.com/application-connector/application-connector/agent"
+	"github.com/application-connector/application-connector/events"
+	"github.com/application-connector/application-connector/gateway"
+)
+
+// objects are those of an overlay, by kind and name.
+func objects(t *testing.T, overlay string) map[string]*unstructured.Unstructured {
+	t.Helper()
+	found := map[string]*unstructured.Unstructured{}
+	decoder := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(rendered(t, overlay)), 4096)
+	for {
+		object := &unstructured.Unstructured{}
+		err := decoder.Decode(&object.Object)
+		if errors.Is(err, io.EOF) {
+			return found
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		key := object.GetKind() + "/" + object.GetName()
+		if found[key] != nil {
+			t.Errorf("%s is there twice", key)
+		}
+		found[key] = object
+	}
+}
+
+const (
+	validatorName = "central-application-connectivity-validator"
+	gatewayName   = "central-application-gateway"
+	agentName     = "compass-runtime-agent"
+)
+
+// workloads are the Deployments of each overlay.
+var workloads = map[string][]string{
+	"compass":    {validatorName, gatewayName, agentName},
+	"standalone": {validatorName, gatewayName},
+	"no-istio":   {validatorName, gatewayName, agentName},
+}
+
+func TestEachOverlayIsAcceptedAndItsPodsAreAdmittedAsRestricted(t *testing.T) {
+	for overlay, names := range workloads {
+		t.Run(overlay, func(t *testing.T) {
+			install(t, overlay)
+			var deployments appsv1.DeploymentList
+			if err := kube.List(t.Context(), &deployments, client.InNamespace(system)); err != nil {
+				t.Fatal(err)
+			}
+			var found []string
+			for _, d := range deployments.Items {
+				found = append(found, d.Name)
+				pod := &corev1.Pod{ObjectMeta: *d.Spec.Template.ObjectMeta.DeepCopy(), Spec: d.Spec.Template.Spec}
+				pod.Namespace, pod.GenerateName = system, d.Name+"-"
+				if err := kube.Create(t.Context(), pod); err != nil {
+					t.Errorf("a Pod of Deployment %s: %v", d.Name, err)
+					continue
+				}
+				if err := kube.Delete(t.Context(), pod, client.GracePeriodSeconds(0)); err != nil {
+					t.Error(err)
+				}
+				inject, want := pod.Labels[label.SidecarInject.Name], "true"
+				if overlay == "no-istio" {
+					want = "false"
+				}
+				if inject != want {
+					t.Errorf("Pods of %s have label %s=%q, not %q", d.Name, label.SidecarInject.Name, inject, want)
+				}
+			}
+			slices.Sort(found)
+			if diff := cmp.Diff(names, found); diff != "" {
+				t.Errorf("Deployments (-want +got):\n%s", diff)
+			}
+		})
+	}
+}
+
+func TestAPrivilegedPodIsNotAdmittedBesideThem(t *testing.T) {
+	pod := &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "privileged"},
+		Spec:       corev1.PodSpec{Containers: []corev1.Container{{Name: "c", Image: "c"}}},
+	}
+	if err := kube.Create(t.Context(), pod); !apierrors.IsForbidden(err) {
+		t.Errorf("it was admitted: %v", err)
+	}
+}
+
+// The tools of existing clusters patch these by index, and find ports by name.
+func TestWhatToolsOfExistingClustersRelyOnIsWhereItWas(t *testing.T) {
+	all := objects(t, "compass")
+	container := func(name string) corev1.Container {
+		return deployment(t, all, name).Spec.Template.Spec.Containers[0]
+	}
+	validator, gw, ag := container(validatorName), container(gatewayName), container(agentName)
+	ports := func(c corev1.Container) string {
+		var all []string
+		for _, p := range c.Ports {
+			all = append(all, fmt.Sprint(p.Name, "=", p.ContainerPort))
+		}
+		return c.Name + " " + strings.Join(all, " ")
+	}
+	service := func(name string) string {
+		var s corev1.Service
+		decode(t, all["Service/"+name], &s)
+		var all []string
+		for _, p := range s.Spec.Ports {
+			all = append(all, fmt.Sprint(p.Name, "=", p.Port))
+		}
+		return strings.Join(all, " ")
+	}
+	got := map[string]string{
+		"validator argument 5": validator.Args[5], "validator argument 6": validator.Args[6],
+		"agent variable 1": ag.Env[1].Name,
+		"gateway":          strings.Join(gw.Args[1:], " "),
+		"validator ports":  ports(validator), "gateway ports": ports(gw), "agent ports": ports(ag),
+		"validator Service": service(validatorName), "gateway Service": service(gatewayName),
+	}
+	want := map[string]string{
+		"validator argument 5": "--eventingPublisherHost=eventing-publisher-proxy.kyma-system", "validator argument 6": "--eventingDestinationPath=/publish",
+		"agent variable 1":  "APP_CONTROLLER_SYNC_PERIOD",
+		"gateway":           "--proxyPort=8080 --proxyPortCompass=8082 --externalAPIPort=8081 --logLevel=info --applicationSecretsNamespace=kyma-system --requestTimeout=10 --proxyTimeout=10 --proxyCacheTTL=120",
+		"validator ports":   validatorName + " http-proxy=8080 http-api-port=8081",
+		"gateway ports":     gatewayName + " http-proxy=8080 http-proxy-mps=8082 http-api-port=8081",
+		"agent ports":       agentName + " http-health=8090 http-metrics=8089",
+		"validator Service": "http-api-port=8081 http-proxy=8080", "gateway Service": "http-api-port=8081 http-proxy=8080 http-proxy-mps=8082",
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-want +got):\n%s", diff)
+	}
+}
+
+func TestTheProgramsAcceptTheArgumentsAndVariablesThatTheManifestsGiveThem(t *testing.T) {
+	for overlay, names := range workloads {
+		all := objects(t, overlay)
+		for _, name := range names {
+			c := deployment(t, all, name).Spec.Template.Spec.Containers[0]
+			env := map[string]string{}
+			for _, e := range c.Env {
+				env[e.Name] = e.Value
+			}
+			var err error
+			switch name {
+			case validatorName:
+				o, flags := events.NewOptions(), flag.NewFlagSet("", flag.ContinueOnError)
+				o.BindFlags(flags)
+				err = flags.Parse(c.Args[1:])
+				o.Complete(func(name string) (string, bool) { v, ok := env[name]; return v, ok })
+				err = errors.Join(err, o.Validate())
+			case gatewayName:
+				o, flags := gateway.Options{}, flag.NewFlagSet("", flag.ContinueOnError)
+				o.BindFlags(flags)
+				err = errors.Join(flags.Parse(c.Args[1:]), o.Validate())
+			case agentName:
+				_, err = agent.FromEnvironment(func(name string) string { return env[name] })
+				for name := range env {
+					if !slices.ContainsFunc(agent.Variables, func(v agent.Variable) bool { return v.Name == name }) {
+						err = errors.Join(err, fmt.Errorf("%s is none of the agent's variables", name))
+					}
+				}
+			}
+			if err != nil {
+				t.Errorf("%s of %s: %v", name, overlay, err)
+			}
+		}
+	}
+}
+
+func TestTheDomainOfTheSettingsIsWhereverADomainIs(t *testing.T) {
+	for overlay := range workloads {
+		for name, object := range objects(t, overlay) {
+			if overlay == "no-istio" || object.GetKind() == "CustomResourceDefinition" {
+				continue // the agent's variables are set by whoever knows the edge; definitions have examples
+			}
+			text, err := object.MarshalJSON()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if strings.Contains(strings.ReplaceAll(string(text), "kyma.example.com", ""), "example.com") {
+				t.Errorf("%s of %s names another domain", name, overlay)
+			}
+		}
+	}
+	hosts, _, err := unstructured.NestedSlice(objects(t, "compass")["Gateway/kyma-gateway-application-connector"].Object, "spec", "servers")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := hosts[0].(map[string]any)["hosts"]; !cmp.Equal(got, []any{"./gateway.kyma.example.com"}) {
+		t.Errorf("the Gateway's hosts are %v", got)
+	}
+}
+
+func TestTheAuthorityOfNobodySignsNothingAndIsNotReplacedTwice(t *testing.T) {
+	folder := manifests(t, "istio/fail-closed")
+	if _, err := kubectl(t.Context(), "", "create", "-k", folder); err != nil {
+		t.Fatal(err)
+	}
+	name := client.ObjectKey{Namespace: "istio-system", Name: "kyma-gateway-certs-cacert"}
+	var first corev1.Secret
+	if err := kube.Get(t.Context(), name, &first); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := kube.Delete(context.Background(), &first); client.IgnoreNotFound(err) != nil {
+			t.Error(err)
+		}
+	})
+	block, rest := pem.Decode(first.Data["cacert"])
+	if block == nil || len(bytes.TrimSpace(rest)) > 0 {
+		t.Fatal("the Secret holds not just one certificate")
+	}
+	certificate, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !certificate.IsCA || certificate.MaxPathLen != 0 {
+		t.Errorf("%s is no authority that an edge takes, or one for more", certificate.Subject)
+	}
+	if _, err := kubectl(t.Context(), "", "create", "-k", folder); err == nil || !strings.Contains(err.Error(), "already exists") {
+		t.Errorf("creating it again gives %v", err)
+	}
+	var second corev1.Secret
+	if err := kube.Get(t.Context(), name, &second); err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(first, second); diff != "" {
+		t.Errorf("it was changed:\n%s", diff)
+	}
+}
+
+func deployment(t *testing.T, all map[string]*unstructured.Unstructured, name string) *appsv1.Deployment {
+	t.Helper()
+	var d appsv1.Deployment
+	decode(t, all["Deployment/"+name], &d)
+	return &d
+}
+
+func decode(t *testing.T, from *unstructured.Unstructured, into any) {
+	t.Helper()
+	if from == nil {
+		t.Fatalf("there is no %T", into)
+	}
+	text, err := from.MarshalJSON()
+	if err == nil {
+		err = yaml.UnmarshalStrict(text, into)
+	}
+	if err != nil {
+		t.Fatalf("%s %s: %v", from.GetKind(), from.GetName(), err)
+	}
+}
+
+func TestTheDocumentationSaysHowToUninstall(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "install.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if command := "kubectl " + strings.Join(uninstall, " ") + "\n"; !strings.Contains(string(page), command) {
+		t.Errorf("it does not have %q", command)
+	}
+}
