@@ -139,7 +139,7 @@ func typeName(field apiextensionsv1.JSONSchemaProps) string {
 		limits = append(limits, fmt.Sprintf("at most %d", *field.MaxItems))
 	}
 	if field.Pattern != "" {
-		limits = append(limits, "`"+field.Pattern+"`")
+		limits = append(limits, "`"+strings.ReplaceAll(field.Pattern, "|", `\|`)+"`")
 	}
 	return strings.Join(append([]string{name}, limits...), ", ")
 }

@@ -39,6 +39,26 @@ func TestWhatCanNeverWorkIsRefusedByTheNameOfItsField(t *testing.T) {
 		{"client ids that are null", func(spec, _, _ map[string]any) {
 			spec["compassMetadata"] = map[string]any{"authentication": map[string]any{"clientIds": nil}}
 		}, "spec.compassMetadata.authentication.clientIds: Required value"},
+		{"settings without target", settings(map[string]any{"maxConcurrent": 1}), "spec.targetSettings[0].target: Required value"},
+		{"settings for a service without entry", settings(map[string]any{"target": "orders-api"}), "spec.targetSettings[0].target: Invalid value"},
+		{"settings twice for one API", settings(map[string]any{"target": "*"}, map[string]any{"target": "*"}), "spec.targetSettings[1]: Duplicate value"},
+		{"an authority twice", settings(map[string]any{"target": "*", "tls": map[string]any{"caBundle": "-----BEGIN CERTIFICATE-----", "caSecretName": "ca"}}), "spec.targetSettings[0].tls: Invalid value: caBundle and caSecretName: give one of them"},
+		{"an authority that is no PEM", settings(map[string]any{"target": "*", "tls": map[string]any{"caBundle": "MIIB"}}), "spec.targetSettings[0].tls.caBundle: Invalid value"},
+		{"an old version of TLS", settings(map[string]any{"target": "*", "tls": map[string]any{"minVersion": "1.1"}}), `spec.targetSettings[0].tls.minVersion: Unsupported value: "1.1": supported values: "1.2", "1.3"`},
+		{"a time-out without unit", settings(map[string]any{"target": "*", "timeouts": map[string]any{"header": "5"}}), "spec.targetSettings[0].timeouts.header: Invalid value"},
+		{"a time-out of no length", settings(map[string]any{"target": "*", "timeouts": map[string]any{"idle": "0s"}}), `spec.targetSettings[0].timeouts.idle: Invalid value: "0s": use a time from 1ms to 24h, for example 10s`},
+		{"a time-out without end", settings(map[string]any{"target": "*", "timeouts": map[string]any{"total": "24h1s"}}), `spec.targetSettings[0].timeouts.total: Invalid value: "24h1s": use a time from 1ms to 24h, for example 10s`},
+		{"a limit below zero", settings(map[string]any{"target": "*", "maxConcurrent": -1}), "spec.targetSettings[0].maxConcurrent: Invalid value"},
+		{"a rate without number", settings(map[string]any{"target": "*", "rateLimit": map[string]any{"per": "1s"}}), "spec.targetSettings[0].rateLimit.requests: Required value"},
+		{"a breaker without pause", settings(map[string]any{"target": "*", "circuitBreaker": map[string]any{"failures": 3}}), "spec.targetSettings[0].circuitBreaker.pause: Required value"},
+		{"an unknown style of OAuth", settings(map[string]any{"target": "*", "oauth": map[string]any{"clientAuthentication": "Query"}}), `spec.targetSettings[0].oauth.clientAuthentication: Unsupported value: "Query": supported values: "Body", "Header"`},
+		{"two scopes in one", settings(map[string]any{"target": "*", "oauth": map[string]any{"scopes": []any{"a b"}}}), "spec.targetSettings[0].oauth.scopes[0]: Invalid value"},
+		{"a secret among the token request's parameters", settings(map[string]any{"target": "*", "oauth": map[string]any{"parameters": map[string]any{"client_secret": "x"}}}), "spec.targetSettings[0].oauth.parameters: Invalid value: parameters: grant_type, client_id and client_secret are set by the gateway"},
+		{"an unknown method for the CSRF token", settings(map[string]any{"target": "*", "csrf": map[string]any{"method": "POST"}}), `spec.targetSettings[0].csrf.method: Unsupported value: "POST": supported values: "GET", "HEAD"`},
+		{"a header with a space", settings(map[string]any{"target": "*", "headers": map[string]any{"request": map[string]any{"remove": []any{"X Y"}}}}), "spec.targetSettings[0].headers.request.remove[0]: Invalid value"},
+		{"a header value of two lines", settings(map[string]any{"target": "*", "headers": map[string]any{"response": map[string]any{"set": []any{map[string]any{"name": "X", "value": "a\nb"}}}}}), "spec.targetSettings[0].headers.response.set[0].value: Invalid value"},
+		{"callers that are nobody", settings(map[string]any{"target": "*", "allowedCallers": map[string]any{}}), "spec.targetSettings[0].allowedCallers: Invalid value: allowedCallers: name a namespace or a service account, or leave allowedCallers out to allow everybody"},
+		{"a service account without namespace", settings(map[string]any{"target": "*", "allowedCallers": map[string]any{"serviceAccounts": []any{"billing"}}}), "spec.targetSettings[0].allowedCallers.serviceAccounts[0]: Invalid value"},
 		{"an unknown field, when the client asks for strictness", func(spec, _, _ map[string]any) { spec["targetURL"] = "https://x" }, `unknown field "spec.targetURL"`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -63,6 +83,11 @@ func TestWhatCanNeverWorkIsRefusedByTheNameOfItsField(t *testing.T) {
 		unstructured.RemoveNestedField(object.Object, "spec")
 		expectRefusal(t, c.Create(t.Context(), object), "spec: Required value")
 	})
+}
+
+// settings puts items into spec.targetSettings.
+func settings(items ...any) func(spec, service, entry map[string]any) {
+	return func(spec, _, _ map[string]any) { spec["targetSettings"] = items }
 }
 
 func credentials(entry map[string]any) map[string]any {

@@ -17,6 +17,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
@@ -82,7 +83,11 @@ func documents(t *testing.T, text []byte) []*unstructured.Unstructured {
 			t.Fatal(err)
 		}
 		object := &unstructured.Unstructured{}
-		if err := yaml.UnmarshalStrict(document, &object.Object); err != nil {
+		text, err := yaml.YAMLToJSONStrict(document)
+		if err == nil {
+			err = utiljson.Unmarshal(text, &object.Object) // whole numbers stay whole, as the server keeps them
+		}
+		if err != nil {
 			t.Fatalf("%v in\n%s", err, document)
 		}
 		objects = append(objects, object)

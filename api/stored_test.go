@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	utiljson "k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
@@ -87,7 +88,7 @@ func roundTrip(t *testing.T, c client.Client, written *unstructured.Unstructured
 		t.Fatal(err)
 	}
 	through := map[string]any{}
-	if err := json.Unmarshal(raw, &through); err != nil {
+	if err := utiljson.Unmarshal(raw, &through); err != nil {
 		t.Fatal(err)
 	}
 	if missing := lost(written.Object, through, ""); len(missing) > 0 {

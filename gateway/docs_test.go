@@ -135,7 +135,7 @@ func TestTheReferencePageListsExactlyTheReasonsAndSources(t *testing.T) {
 }
 
 func TestTheReferencePageListsExactlyTheReasonsOfErrors(t *testing.T) {
-	code := constants(t, "Failure", "proxy/failures.go", "credentials/resolve.go")
+	code := append(constants(t, "Failure", "proxy/failures.go", "credentials/resolve.go"), constants(t, "Reason", "limits/limits.go")...)
 	for _, reason := range constants(t, "Reason", "routes/compile.go", "credentials/credentials.go") {
 		// These are said in the condition; calls end by FailureToken and FailureCSRF.
 		if reason != string(routes.ReasonTokenURLInvalid) && reason != string(routes.ReasonCSRFURLInvalid) {

@@ -30,6 +30,7 @@ func TestEachExampleInTheDocumentationCanBeCalled(t *testing.T) {
 	s := startSystems(t)
 	h := start(t)
 	pem := certificatePair(t, s, "example")
+	pem["ca.crt"] = string(s.CA())
 	for _, file := range files {
 		t.Run(filepath.Base(file), func(t *testing.T) {
 			text, err := os.ReadFile(file)

@@ -21,6 +21,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/gateway/admin"
+	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/conditions"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/csrf"
@@ -85,14 +86,19 @@ func New(o Options, log *slog.Logger) (*Gateway, error) {
 		return nil, err
 	}
 	timeout := time.Duration(o.ProxyTimeout) * time.Second
-	through := func(direct bool) func(string, *credentials.Identity, bool) http.RoundTripper {
-		return func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper {
-			return g.pool.For(transport.Target{Host: host, Identity: identity, SkipVerify: skipVerify, Direct: direct})
+	through := func(direct bool) func(string, *credentials.Identity, credentials.Trust) http.RoundTripper {
+		return func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper {
+			return g.pool.For(transport.Target{Host: host, Identity: identity, Trust: trust, Direct: direct})
 		}
 	}
 	g.tokens = tokens.New(tokens.Options{Transports: through(true), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.tokenFetched})
 	g.sessions = csrf.New(csrf.Options{Transports: through(false), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.csrfFetched})
+	proxies, err := callers.ParseProxies(o.MeshProxies)
+	if err != nil {
+		return nil, fmt.Errorf("-meshProxies: %w", err)
+	}
 	g.engine = proxy.New(proxy.Options{
+		Mesh:     callers.Mesh{Proxies: proxies},
 		Snapshot: g.watcher.Snapshot, Resolver: &credentials.Resolver{Tokens: g.tokens, Sessions: g.sessions}, Transports: g.pool,
 		Timeout: timeout, RequestTimeout: time.Duration(o.RequestTimeout) * time.Second, Log: log, Observer: g.metrics,
 	})

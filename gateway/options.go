@@ -15,6 +15,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/gateway/admin"
+	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/transport"
 )
 
@@ -43,6 +44,9 @@ type Options struct {
 	// AllowedTargets are addresses, ranges and host names, separated by commas, that may be called although they are
 	// loopback, link-local, or the API server's.
 	AllowedTargets string
+	// MeshProxies are addresses and ranges, separated by commas, of the mesh's proxies: what connections from there say in
+	// X-Forwarded-Client-Cert of the caller is believed.
+	MeshProxies string
 
 	// Config of the API server; Complete sets it.
 	Config *rest.Config
@@ -67,6 +71,7 @@ func (o *Options) BindFlags(f *flag.FlagSet) {
 	f.StringVar(&o.LogLevel, "logLevel", "info", "debug, info, warn, error, dpanic, panic or fatal")
 	f.StringVar(&o.TargetCAFile, "targetCAFile", "", "PEM file of certificates to trust, besides the system's, for APIs and token endpoints")
 	f.StringVar(&o.AllowedTargets, "allowedTargets", "", "IP addresses, ranges (CIDR) and host names, separated by commas, that may be called although they are loopback, link-local or the API server's")
+	f.StringVar(&o.MeshProxies, "meshProxies", "127.0.0.0/8,::1/128", "IP addresses and ranges (CIDR), separated by commas, from which the mesh's proxy connects; what it says of callers is believed")
 }
 
 // Validate says what is wrong with the settings and what would be right.
@@ -95,6 +100,9 @@ func (o *Options) Validate() error {
 	}
 	if _, err := transport.ParseAllowed(o.AllowedTargets); err != nil {
 		errs = append(errs, fmt.Errorf("-allowedTargets: %w", err))
+	}
+	if _, err := callers.ParseProxies(o.MeshProxies); err != nil {
+		errs = append(errs, fmt.Errorf("-meshProxies: %w", err))
 	}
 	return errors.Join(errs...)
 }

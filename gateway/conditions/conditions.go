@@ -25,6 +25,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/gateway/routes"
+	"github.com/application-connector/application-connector/gateway/settings"
 )
 
 const (
@@ -46,6 +47,7 @@ const (
 	ReasonReady           = "Ready"
 	ReasonNoAPIs          = "NoAPIs"
 	ReasonVerificationOff = "VerificationOff"
+	ReasonSettingsUnused  = "SettingsUnused"
 )
 
 // Source tells what is to be written.
@@ -215,8 +217,13 @@ func Condition(r routes.Report) metav1.Condition {
 		c.Reason, c.Message = ReasonNoAPIs, "the Application has no entry of type API"
 	case r.SkipVerify:
 		c.Reason, c.Message = ReasonVerificationOff, fmt.Sprintf("%d APIs can be called, without verification of TLS certificates (spec.skipVerify): whoever stands between can read credentials", r.APIs)
+	case len(r.Unused) > 0:
+		c.Reason, c.Message = ReasonSettingsUnused, fmt.Sprintf("%d APIs can be called", r.APIs)
 	default:
 		c.Reason, c.Message = ReasonReady, fmt.Sprintf("%d APIs can be called", r.APIs)
+	}
+	for _, target := range r.Unused {
+		c.Message += fmt.Sprintf("; no API is called as %s says: use service/entry as in URLs of port 8082, or *", settings.Path(target))
 	}
 	if len(c.Message) > messageLimit {
 		c.Message = strings.ToValidUTF8(c.Message[:messageLimit], "") + " …"

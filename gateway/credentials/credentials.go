@@ -65,8 +65,9 @@ type TokenRequest struct {
 	ClientSecret secret.Value // only for CredentialsTypeOAuth
 	Identity     *Identity    // only for CredentialsTypeOAuthWithCert
 	Parameters   *Parameters  // more header fields and query parameters of the token request
-	SkipVerify   bool
-	Version      Version // of everything above but SkipVerify
+	OAuth        OAuth
+	Trust        Trust
+	Version      Version // of everything above but Trust
 }
 
 // Credentials are one API's credentials, checked and parsed. They are immutable.
@@ -126,20 +127,20 @@ func Known(kind string) bool {
 // Memo remembers credentials by the version of their input, so that a key pair is parsed once.
 type Memo map[Version]*Credentials
 
-// Parse checks spec and the data of its Secret. What was parsed before is taken from previous; what is returned is put
+// Parse checks spec and the data of its Secret, and adds what settings say of tokens. What was parsed before is taken from previous; what is returned is put
 // into next. Both may be nil. A failure is an *Error.
-func Parse(spec v1alpha1.Credentials, data map[string][]byte, previous, next Memo) (*Credentials, error) {
+func Parse(spec v1alpha1.Credentials, data map[string][]byte, o OAuth, previous, next Memo) (*Credentials, error) {
 	if Open(spec) {
 		return &Credentials{Kind: v1alpha1.CredentialsTypeNone, Version: VersionOf(v1alpha1.CredentialsTypeNone)}, nil
 	}
 	if !Known(spec.Type) {
 		return nil, &Error{ReasonTypeUnknown, fmt.Sprintf("credentials.type %q is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen", spec.Type)}
 	}
-	version := inputVersion(spec, data)
+	version := inputVersion(spec, data, o)
 	c, ok := previous[version]
 	if !ok {
 		var err error
-		if c, err = parse(spec, data); err != nil {
+		if c, err = parse(spec, data, o); err != nil {
 			return nil, err
 		}
 		c.Kind, c.Version = spec.Type, version
@@ -154,10 +155,10 @@ func Parse(spec v1alpha1.Credentials, data map[string][]byte, previous, next Mem
 }
 
 // inputVersion covers exactly the fields that parse reads, so that an unrelated key does not retire tokens.
-func inputVersion(spec v1alpha1.Credentials, data map[string][]byte) Version {
+func inputVersion(spec v1alpha1.Credentials, data map[string][]byte, o OAuth) Version {
 	fields := []string{spec.Type}
 	if spec.Type == v1alpha1.CredentialsTypeOAuth || spec.Type == v1alpha1.CredentialsTypeOAuthWithCert {
-		fields = append(fields, spec.AuthenticationURL)
+		fields = append(append(fields, spec.AuthenticationURL), o.version()...)
 	}
 	for _, key := range []string{KeyUsername, KeyPassword, KeyClientID, KeyClientSecret, KeyCertificate, KeyPrivateKey, KeyHeaders, KeyQuery} {
 		value, ok := data[key]
@@ -166,7 +167,7 @@ func inputVersion(spec v1alpha1.Credentials, data map[string][]byte) Version {
 	return VersionOf(fields...)
 }
 
-func parse(spec v1alpha1.Credentials, data map[string][]byte) (*Credentials, error) {
+func parse(spec v1alpha1.Credentials, data map[string][]byte, o OAuth) (*Credentials, error) {
 	switch spec.Type {
 	case v1alpha1.CredentialsTypeBasic:
 		if err := need(data, KeyUsername, KeyPassword); err != nil {
@@ -187,7 +188,12 @@ func parse(spec v1alpha1.Credentials, data map[string][]byte) (*Credentials, err
 		if err != nil {
 			return nil, err
 		}
-		return &Credentials{Token: token}, nil
+		token.OAuth = o
+		c := &Credentials{Token: token}
+		if o.CertificateBound {
+			c.Identity = token.Identity
+		}
+		return c, nil
 	}
 }
 

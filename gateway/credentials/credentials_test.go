@@ -73,7 +73,7 @@ func TestCredentialsAreParsedOrRefused(t *testing.T) {
 		{name: "CertificateGen with nonsense", spec: v1alpha1.Credentials{Type: "CertificateGen"}, data: map[string]string{"crt": "x", "key": "x"}, reason: credentials.ReasonCertificateInvalid},
 	} {
 		t.Run(c.name, func(t *testing.T) {
-			got, err := credentials.Parse(c.spec, bytesOf(c.data), nil, nil)
+			got, err := credentials.Parse(c.spec, bytesOf(c.data), credentials.OAuth{}, nil, nil)
 			if c.reason != "" {
 				var invalid *credentials.Error
 				if !errors.As(err, &invalid) || invalid.Reason != c.reason || got != nil {
@@ -107,7 +107,7 @@ func TestAVersionChangesWithWhatIsUsedAndOnlyWithThat(t *testing.T) {
 		for i := 0; i+1 < len(change); i += 2 {
 			d[change[i]] = []byte(change[i+1])
 		}
-		c, err := credentials.Parse(spec, d, nil, nil)
+		c, err := credentials.Parse(spec, d, credentials.OAuth{}, nil, nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -135,11 +135,11 @@ func TestAVersionChangesWithWhatIsUsedAndOnlyWithThat(t *testing.T) {
 func TestWhatWasParsedOnceIsNotParsedAgain(t *testing.T) {
 	memo := credentials.Memo{}
 	spec, data := v1alpha1.Credentials{Type: "Basic"}, bytesOf(map[string]string{"username": "u", "password": "p"})
-	first, err := credentials.Parse(spec, data, nil, memo)
+	first, err := credentials.Parse(spec, data, credentials.OAuth{}, nil, memo)
 	if err != nil {
 		t.Fatal(err)
 	}
-	second, err := credentials.Parse(spec, data, memo, credentials.Memo{})
+	second, err := credentials.Parse(spec, data, credentials.OAuth{}, memo, credentials.Memo{})
 	if err != nil || first != second {
 		t.Errorf("%p and %p, %v", first, second, err)
 	}

@@ -39,12 +39,13 @@ type Owner struct{ Application, Service, Entry string }
 
 // SessionRequest is what a CSRF token endpoint is asked with.
 type SessionRequest struct {
-	Owner      Owner
-	URL        string
-	Header     []Field
-	Identity   *Identity
-	SkipVerify bool
-	Version    Version // of the credential that stays the same when a token is renewed
+	Owner    Owner
+	URL      string
+	Header   []Field
+	Identity *Identity
+	Trust    Trust
+	Settings CSRF
+	Version  Version // of the credential that stays the same when a token is renewed
 }
 
 // TokenSource obtains bearer tokens.
@@ -90,8 +91,9 @@ type Use struct {
 	Owner       Owner
 	Credentials *Credentials
 	// CSRF is the URL of the CSRF token endpoint, empty for none.
-	CSRF       string
-	SkipVerify bool
+	CSRF         string
+	CSRFSettings CSRF
+	Trust        Trust
 	// External is the Authorization that the caller brought. If it is set, Credentials are not used at all.
 	External secret.Value
 }
@@ -115,6 +117,7 @@ func (r *Resolver) Resolve(ctx context.Context, u Use) (Value, error) {
 		}
 		v.token = token
 		v.Header = []Field{{"Authorization", Bearer(token)}}
+		v.Identity = u.Credentials.Identity // for tokens that are bound to it
 	default:
 		v.Header, v.Identity = u.Credentials.Header, u.Credentials.Identity
 	}
@@ -125,7 +128,7 @@ func (r *Resolver) Resolve(ctx context.Context, u Use) (Value, error) {
 		}
 		v.session = session
 		// A new slice: what came from Credentials is shared by all calls.
-		v.Header = append(append([]Field{}, v.Header...), Field{"X-Csrf-Token", session.Token})
+		v.Header = append(append([]Field{}, v.Header...), Field{u.CSRFSettings.Carries(), session.Token})
 		v.Cookies = session.Cookies
 	}
 	v.Version = v.version()
@@ -147,7 +150,7 @@ func (v Value) Renewable() bool { return v.session != nil || v.token != "" }
 
 func (u Use) tokenRequest() TokenRequest {
 	t := *u.Credentials.Token
-	t.SkipVerify = u.SkipVerify
+	t.Trust = u.Trust
 	return t
 }
 
@@ -157,7 +160,7 @@ func (u Use) sessionRequest(v Value) SessionRequest {
 		// A session belongs to who opened it: a caller with a token of its own gets a session of its own.
 		version = VersionOf("external", u.External.Reveal())
 	}
-	s := SessionRequest{Owner: u.Owner, URL: u.CSRF, Identity: v.Identity, SkipVerify: u.SkipVerify, Version: version}
+	s := SessionRequest{Owner: u.Owner, URL: u.CSRF, Identity: v.Identity, Trust: u.Trust, Settings: u.CSRFSettings, Version: version}
 	for _, f := range v.Header {
 		if f.Name == "Authorization" {
 			s.Header = append(s.Header, f)

@@ -4,6 +4,7 @@
 package csrf
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -22,19 +23,19 @@ const (
 	// life is how long a session is used. Services do not say how long theirs last; what ends earlier is refused with
 	// 403, and that makes the gateway fetch anew.
 	life = 10 * time.Minute
+	// longest is more than any lifetime that settings can ask for.
+	longest = 24 * time.Hour
 	// drain is how much of an answer's body is read, in bytes, so that the connection can be used again.
 	drain = 256 << 10
 	// backoff is the first pause after repeated failures; it grows up to pause.
 	backoff = 250 * time.Millisecond
 	pause   = 5 * time.Second
-	// header is the field that carries the token, both ways.
-	header = "X-Csrf-Token"
 )
 
 // Options of a Manager.
 type Options struct {
 	// Transports gives the round tripper for a CSRF token endpoint.
-	Transports func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper
+	Transports func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper
 	// Timeout bounds one call to a CSRF token endpoint.
 	Timeout time.Duration
 	Clock   clock.PassiveClock
@@ -49,14 +50,15 @@ type Manager struct {
 }
 
 type key struct {
-	owner      credentials.Owner
-	version    credentials.Version
-	url        string
-	skipVerify bool
+	owner    credentials.Owner
+	version  credentials.Version
+	url      string
+	trust    credentials.Trust
+	settings credentials.CSRF
 }
 
 func keyOf(r credentials.SessionRequest) key {
-	return key{r.Owner, r.Version, r.URL, r.SkipVerify}
+	return key{r.Owner, r.Version, r.URL, r.Trust, r.Settings}
 }
 
 // New returns a Manager without sessions. Close it to end what it has under way.
@@ -85,10 +87,12 @@ func (m *Manager) Forget(r credentials.SessionRequest, session *credentials.Sess
 	m.sessions.Forget(keyOf(r), func(kept *credentials.Session) bool { return kept == session })
 }
 
-// fetch opens a session and says how long it serves. Services that refuse GET are asked by HEAD.
+// fetch opens a session and says how long it serves. Services that refuse GET are asked by HEAD, unless settings name the
+// method.
 func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*credentials.Session, time.Duration, error) {
-	response, err := m.ask(ctx, http.MethodGet, r) //nolint:bodyclose // ask has closed it
-	if err == nil && (response.StatusCode == http.StatusMethodNotAllowed || response.StatusCode == http.StatusNotImplemented) {
+	method := cmp.Or(r.Settings.Method, http.MethodGet)
+	response, err := m.ask(ctx, method, r) //nolint:bodyclose // ask has closed it
+	if err == nil && r.Settings.Method == "" && (response.StatusCode == http.StatusMethodNotAllowed || response.StatusCode == http.StatusNotImplemented) {
 		response, err = m.ask(ctx, http.MethodHead, r) //nolint:bodyclose // ask has closed it
 	}
 	if err != nil {
@@ -98,18 +102,18 @@ func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*cre
 	if response.StatusCode != http.StatusOK {
 		return nil, 0, failed(fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, printable), nil)
 	}
-	token := secret.Value(response.Header.Get(header))
+	token := secret.Value(response.Header.Get(r.Settings.Holds()))
 	if token == "" {
-		return nil, 0, failed(fmt.Sprintf("the answer of %s has no header %s", printable, header), nil)
+		return nil, 0, failed(fmt.Sprintf("the answer of %s has no header %s", printable, r.Settings.Holds()), nil)
 	}
-	session, served := &credentials.Session{Token: token}, life
+	session, served := &credentials.Session{Token: token}, cmp.Or(r.Settings.Lifetime, life)
 	for _, c := range response.Cookies() {
 		switch now := m.options.Clock.Now(); {
 		case c.MaxAge < 0, c.MaxAge == 0 && !c.Expires.IsZero() && !c.Expires.After(now):
 			continue // the service takes this cookie back
 		case c.MaxAge > 0:
 			// The token is bound to its cookies: it is of no use for longer than they are.
-			served = min(served, time.Duration(min(c.MaxAge, int(life/time.Second)))*time.Second)
+			served = min(served, time.Duration(min(c.MaxAge, int(longest/time.Second)))*time.Second)
 		case !c.Expires.IsZero():
 			served = min(served, c.Expires.Sub(now))
 		}
@@ -132,14 +136,14 @@ func (m *Manager) ask(ctx context.Context, method string, r credentials.SessionR
 	if err != nil {
 		return nil, failed("failed to create token request", credentials.WithoutURL(err))
 	}
-	request.Header.Set(header, "fetch")
+	request.Header.Set(r.Settings.Carries(), "fetch")
 	request.Header.Set("Accept", "*/*")
 	request.Header.Set("Cache-Control", "no-cache")
 	for _, f := range r.Header {
 		request.Header.Set(f.Name, f.Value.Reveal())
 	}
 	client := http.Client{
-		Transport: m.options.Transports(request.URL.Host, r.Identity, r.SkipVerify),
+		Transport: m.options.Transports(request.URL.Host, r.Identity, r.Trust),
 		// A redirect would carry the credential to wherever the answer says.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}

@@ -33,7 +33,7 @@ func (e *endpoint) RoundTrip(r *http.Request) (*http.Response, error) {
 }
 
 func manager(e *endpoint) *Manager {
-	return New(Options{Transports: func(string, *credentials.Identity, bool) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
+	return New(Options{Transports: func(string, *credentials.Identity, credentials.Trust) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
 }
 
 var request = credentials.SessionRequest{URL: "https://h/csrf", Header: []credentials.Field{{Name: "Authorization", Value: "Basic eA=="}}}

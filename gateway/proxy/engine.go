@@ -18,6 +18,7 @@ import (
 
 	"go.opentelemetry.io/otel/trace"
 
+	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/routes"
 	"github.com/application-connector/application-connector/gateway/transport"
@@ -50,6 +51,8 @@ type Options struct {
 	Log            *slog.Logger
 	// Tracers makes spans; nil means the process's, of package otel.
 	Tracers trace.TracerProvider
+	// Mesh says which workload a call comes from.
+	Mesh callers.Mesh
 	// Observer is told of every call; may be nil.
 	Observer Observer
 }
@@ -162,6 +165,9 @@ func modify(r *http.Response) error {
 	rewriteHeader(r, "Content-Location", x)
 	for i, line := range r.Header["Set-Cookie"] {
 		r.Header["Set-Cookie"][i] = rewriteCookiePath(line, x.route.Target, x.address.prefix)
+	}
+	if policy := x.route.Settings.Response; policy != nil {
+		policy.Apply(r.Header)
 	}
 	if r.StatusCode >= 500 && r.StatusCode < 600 {
 		x.source, x.reason = SourceTarget, FailureTarget

@@ -1,10 +1,12 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/url"
 	"sync"
@@ -14,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/limits"
 	"github.com/application-connector/application-connector/gateway/routes"
 	"github.com/application-connector/application-connector/gateway/transport"
 )
@@ -28,6 +31,7 @@ const (
 	SourceGateway     Source = "gateway"     // the Application, its Secrets, or the gateway
 	SourceCredentials Source = "credentials" // a token endpoint or a CSRF token endpoint
 	SourceTarget      Source = "target"      // the API
+	SourceLimits      Source = "limits"      // limits that the Application sets
 )
 
 // exchange is one call, from the caller's request to the target's answer.
@@ -43,7 +47,9 @@ type exchange struct {
 	attempts     int
 	targetStatus int // 0 if the target did not answer
 	cause        error
+	caller       string      // the workload, if it was asked for
 	bodyFailed   atomic.Bool // the caller did not send all of its body
+	pass         limits.Pass
 }
 
 type exchangeKey struct{}
@@ -64,6 +70,28 @@ func (e *credentialsError) Unwrap() error { return e.err }
 // the caller brought as Access-Token is sent once.
 func (e *Engine) RoundTrip(out *http.Request) (*http.Response, error) {
 	x := exchangeOf(out.Context())
+	response, err := e.send(out, x)
+	if x.route.Gate != nil {
+		x.decide(out.Context(), response, err)
+	}
+	return response, err
+}
+
+// decide tells the breaker how the target did. What is not the target's doing counts neither way.
+func (x *exchange) decide(ctx context.Context, response *http.Response, err error) {
+	var credential *credentialsError
+	switch {
+	case err == nil:
+		x.pass.Decide(response.StatusCode >= 500)
+	case x.bodyFailed.Load(), errors.As(err, &credential), transport.Forbidden(err) != nil:
+	case ctx.Err() != nil && !errors.Is(context.Cause(ctx), errTimeout):
+	default:
+		x.pass.Decide(true)
+	}
+}
+
+// send makes one attempt or two.
+func (e *Engine) send(out *http.Request, x *exchange) (*http.Response, error) {
 	body := http.NoBody
 	var kept *replay
 	first := io.ReadCloser(body)
@@ -124,7 +152,7 @@ func (e *Engine) renew(ctx context.Context, x *exchange) (renewed, bool, error) 
 	use := x.use
 	rotated := false
 	if now, err := e.find(x.address); err == nil && now.Refused == nil && now.Target.String() == x.route.Target.String() &&
-		now.SkipVerify == x.route.SkipVerify && now.Credentials.Kind == x.route.Credentials.Kind && now.CSRF == x.route.CSRF {
+		now.Trust == x.route.Trust && now.Credentials.Kind == x.route.Credentials.Kind && now.CSRF == x.route.CSRF && now.Settings.CSRF == x.route.Settings.CSRF {
 		use = now.Use()
 		rotated = use.Credentials.Version != x.use.Credentials.Version
 	}
@@ -142,7 +170,8 @@ func (e *Engine) renew(ctx context.Context, x *exchange) (renewed, bool, error) 
 func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*http.Response, error) {
 	x.attempts++
 	ctx, cancel := context.WithCancelCause(out.Context())
-	dog := newWatchdog(e.options.Timeout, func() { cancel(errTimeout) })
+	limit := x.route.Settings.Timeouts
+	dog := newWatchdog(cmp.Or(limit.Header, e.options.Timeout), func() { cancel(errTimeout) })
 	ctx, end := e.traceAttempt(ctx, x.attempts)
 	request := out.Clone(ctx)
 	w3c.Inject(ctx, propagation.HeaderCarrier(request.Header))
@@ -150,14 +179,18 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	if body != http.NoBody {
 		request.Body = &progressBody{ReadCloser: body, dog: dog}
 	}
+	if policy := x.route.Settings.Request; policy != nil {
+		policy.Apply(request.Header)
+	}
 	apply(request, x.value, x.route.Parameters)
 	response, err := e.options.Transports.For(transport.Target{
-		Host: request.URL.Scheme + "://" + request.URL.Host, Identity: x.value.Identity, SkipVerify: x.route.SkipVerify,
+		Host: request.URL.Scheme + "://" + request.URL.Host, Identity: x.value.Identity, Trust: x.route.Trust, Connect: limit.Connect,
 	}).RoundTrip(request)
 	dog.stop()
 	end(response)
 	if err != nil {
-		if errors.Is(context.Cause(ctx), errTimeout) {
+		var slow net.Error // a connection that was not made in time
+		if errors.Is(context.Cause(ctx), errTimeout) || ctx.Err() == nil && errors.As(err, &slow) && slow.Timeout() {
 			err = errTimeout
 		}
 		cancel(nil)
@@ -167,7 +200,7 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		return response, nil // the connection now belongs to both ends, for as long as they like; ctx ends with the caller's
 	}
-	answer := &timedBody{body: response.Body, cancel: cancel, ctx: ctx, timeout: idleTimeout(response, e.options.Timeout)}
+	answer := &timedBody{body: response.Body, cancel: cancel, ctx: ctx, timeout: cmp.Or(limit.Idle, idleTimeout(response, e.options.Timeout))}
 	answer.timer = time.AfterFunc(time.Hour, func() { cancel(errTimeout) })
 	answer.timer.Stop()
 	response.Body = answer

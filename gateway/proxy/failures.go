@@ -3,6 +3,7 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
+	"net"
 	"net/http"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
@@ -25,7 +26,10 @@ const (
 	FailureUnreachable      = "TargetUnreachable"
 	FailureUntrusted        = "TargetUntrusted"
 	FailureTimeout          = "TargetTimeout"
+	FailureTLS              = "TargetRefusedTLS"
 	FailureTarget           = "TargetFailed"
+	FailureCallerUnknown    = "CallerUnknown"
+	FailureCallerNotAllowed = "CallerNotAllowed"
 	FailureClientGone       = "CallerGone" // in logs only: nobody is there to read it
 )
 
@@ -53,6 +57,7 @@ func callFailure(err *credentials.CallError) string {
 // targetFailure classifies why a target could not be called.
 func targetFailure(err error) string {
 	var untrusted *tls.CertificateVerificationError
+	var alert *net.OpError
 	switch {
 	case transport.Forbidden(err) != nil:
 		return FailureAddress
@@ -60,6 +65,8 @@ func targetFailure(err error) string {
 		return FailureTimeout
 	case errors.As(err, &untrusted):
 		return FailureUntrusted
+	case errors.As(err, &alert) && alert.Op == "remote error": // what crypto/tls calls an alert of the peer
+		return FailureTLS
 	}
 	return FailureUnreachable
 }

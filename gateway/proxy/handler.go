@@ -6,11 +6,13 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/limits"
 	"github.com/application-connector/application-connector/gateway/routes"
 )
 
@@ -49,6 +51,18 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		return
 	}
 	x.route = route
+	if allowed := route.Settings.Callers; allowed != nil {
+		caller, err := h.engine.options.Mesh.Of(r.RemoteAddr, r.Header)
+		if err != nil {
+			x.refuse(w, SourceCaller, http.StatusForbidden, FailureCallerUnknown, "only some workloads may call this API (allowedCallers), and it is not known which one this is: "+err.Error())
+			return
+		}
+		x.caller = caller.String()
+		if !allowed.Allows(caller) {
+			x.refuse(w, SourceCaller, http.StatusForbidden, FailureCallerNotAllowed, "the service account "+x.caller+" may not call this API (allowedCallers)")
+			return
+		}
+	}
 	if route.Refused != nil {
 		x.refuse(w, SourceGateway, http.StatusInternalServerError, string(route.Refused.Reason), route.Refused.Answer)
 		return
@@ -56,6 +70,25 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	if leaves(x.address.rest) {
 		x.refuse(w, SourceCaller, http.StatusBadRequest, FailurePathLeavesTarget, "the path leaves the API: it has more '..' than segments before them")
 		return
+	}
+	if route.Gate != nil {
+		pass, refusal := route.Gate.Enter()
+		if refusal != nil {
+			status := http.StatusServiceUnavailable
+			if refusal.Reason == limits.ReasonRate {
+				status = http.StatusTooManyRequests
+			}
+			w.Header().Set("Retry-After", strconv.Itoa(refusal.Seconds()))
+			x.refuse(w, SourceLimits, status, string(refusal.Reason), refusal.Error())
+			return
+		}
+		x.pass = pass
+		defer x.pass.Leave() // also when the proxy aborts the connection by a panic
+	}
+	if total := route.Settings.Timeouts.Total; total > 0 {
+		ctx, cancel := context.WithTimeoutCause(r.Context(), total, errTimeout)
+		defer cancel()
+		r = r.WithContext(ctx)
 	}
 	x.use = route.Use()
 	if x.use.External = externalToken(r.Header); x.use.External != "" {
@@ -67,6 +100,10 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		var call *credentials.CallError
 		if errors.As(err, &call) {
 			x.refuse(w, SourceCredentials, call.Status, callFailure(call), call.Message)
+			return
+		}
+		if errors.Is(err, errTimeout) {
+			x.refuse(w, SourceCredentials, http.StatusGatewayTimeout, FailureTimeout, "the time for the call was over before there was a credential (timeouts.total)")
 			return
 		}
 		x.refuse(w, SourceCaller, statusClientGone, FailureClientGone, "the caller went away")
@@ -154,8 +191,10 @@ func (e *Engine) proxyError(w http.ResponseWriter, r *http.Request, err error) {
 	switch {
 	case x.bodyFailed.Load(): // first, because a body that does not arrive ends the caller's context too
 		x.source, x.reason = SourceCaller, FailureRequestBody
-	case r.Context().Err() != nil:
+	case r.Context().Err() != nil && !errors.Is(context.Cause(r.Context()), errTimeout):
 		x.source, x.reason, status = SourceCaller, FailureClientGone, statusClientGone
+	case errors.Is(context.Cause(r.Context()), errTimeout): // also when it ended the wait for another credential
+		x.reason, status = FailureTimeout, http.StatusGatewayTimeout
 	case errors.As(err, &credential):
 		x.source = SourceCredentials
 		if errors.As(err, &call) {

@@ -73,8 +73,8 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 		limit = limits[0]
 	}
 	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(transport.Options{}), secrets: map[string]map[string][]byte{}}
-	through := func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper {
-		return r.pool.For(transport.Target{Host: host, Identity: identity, SkipVerify: skipVerify, Direct: true})
+	through := func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper {
+		return r.pool.For(transport.Target{Host: host, Identity: identity, Trust: trust, Direct: true})
 	}
 	manager := tokens.New(tokens.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
 	sessions := csrf.New(csrf.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})

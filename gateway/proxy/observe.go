@@ -14,7 +14,9 @@ type Call struct {
 	Application, Service, Entry string
 	Status                      int
 	Source                      Source
-	Duration                    time.Duration
+	// Reason is empty if it is no error.
+	Reason   string
+	Duration time.Duration
 }
 
 // Observer is told of calls.
@@ -59,7 +61,7 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 		end = e.options.Observer.Begin()
 	}
 	return func() {
-		call := Call{Status: w.status, Source: x.source, Duration: time.Since(start)}
+		call := Call{Status: w.status, Source: x.source, Reason: x.reason, Duration: time.Since(start)}
 		aborted := recover()
 		if aborted != nil {
 			// The target's answer broke off, or the caller left while it was being copied.
@@ -87,6 +89,9 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 				call.Entry = x.route.Entry
 			}
 			attributes = append(attributes, slog.String("application", call.Application), slog.String("service", call.Service), slog.String("entry", call.Entry))
+		}
+		if x.caller != "" {
+			attributes = append(attributes, slog.String("caller", x.caller))
 		}
 		if x.reason != "" {
 			attributes = append(attributes, slog.String("reason", x.reason))

@@ -5,9 +5,12 @@ import (
 	"fmt"
 	"net/url"
 	"slices"
+	"strings"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/limits"
+	"github.com/application-connector/application-connector/gateway/settings"
 )
 
 // Reason classifies a problem, in one word for conditions.
@@ -21,6 +24,7 @@ const (
 	ReasonTokenURLInvalid  Reason = "TokenURLInvalid"
 	ReasonCSRFURLInvalid   Reason = "CSRFURLInvalid"
 	ReasonAmbiguous        Reason = "Ambiguous"
+	ReasonSettingsInvalid  Reason = "SettingsInvalid"
 )
 
 // Problem is why an API cannot be called.
@@ -46,12 +50,20 @@ type secretSource interface {
 	secret(name string) secretState
 }
 
-// compile works out what an Application means. What it parsed the last time is taken from previous.
-func compile(app *v1alpha1.Application, secrets secretSource, previous credentials.Memo) *application {
+// compile works out what an Application means. What it parsed the last time is taken from previous, which may be nil, and
+// so are the gates whose limits are the same, with what they count.
+func compile(app *v1alpha1.Application, secrets secretSource, previous *application) *application {
+	if previous == nil {
+		previous = &application{}
+	}
 	a := &application{
 		name: app.Name, generation: app.Generation, memo: credentials.Memo{},
 		services: map[string]*candidates{}, entries: map[entryKey]*candidates{},
 		report: Report{Generation: app.Generation, SkipVerify: app.Spec.SkipVerify},
+	}
+	targets := map[string]*v1alpha1.TargetSettings{}
+	for i := range app.Spec.TargetSettings {
+		targets[app.Spec.TargetSettings[i].Target] = &app.Spec.TargetSettings[i]
 	}
 	for _, service := range app.Spec.Services {
 		for _, entry := range service.Entries {
@@ -59,7 +71,7 @@ func compile(app *v1alpha1.Application, secrets secretSource, previous credentia
 				continue
 			}
 			a.report.APIs++
-			c := compiler{app: app, service: service, entry: entry, secrets: secrets, previous: previous, into: a}
+			c := compiler{app: app, service: service, entry: entry, secrets: secrets, previous: previous, into: a, targets: targets}
 			route := c.route()
 			a.report.Problems = append(a.report.Problems, c.problems...)
 			match := Match{service.ID, service.DisplayName, entry.Name}
@@ -76,6 +88,12 @@ func compile(app *v1alpha1.Application, secrets secretSource, previous credentia
 			}
 		}
 	}
+	for _, t := range app.Spec.TargetSettings {
+		service, entry, _ := strings.Cut(t.Target, "/")
+		if t.Target != v1alpha1.AllTargets && a.entries[entryKey{service, entry}] == nil {
+			a.report.Unused = append(a.report.Unused, t.Target)
+		}
+	}
 	slices.Sort(a.secrets)
 	a.secrets = slices.Compact(a.secrets)
 	return a
@@ -87,17 +105,19 @@ type compiler struct {
 	service  v1alpha1.Service
 	entry    v1alpha1.Entry
 	secrets  secretSource
-	previous credentials.Memo
+	previous *application
 	into     *application
+	targets  map[string]*v1alpha1.TargetSettings
 	problems []Problem
 }
 
 func (c *compiler) route() *Route {
 	r := &Route{
 		Application: c.app.Name, Service: Segment(c.service.DisplayName), Entry: Segment(c.entry.Name), ServiceName: c.service.Name,
-		EncodeURL: c.app.Spec.EncodeURL, SkipVerify: c.app.Spec.SkipVerify,
+		EncodeURL: c.app.Spec.EncodeURL,
 	}
 	spec := c.entry.Credentials
+	c.settings(r, spec.Type)
 	r.Credentials = c.credentials(r, spec)
 	r.Parameters = c.parameters(r)
 	if spec.CSRFInfo != nil && spec.CSRFInfo.TokenEndpointURL != "" {
@@ -115,6 +135,26 @@ func (c *compiler) route() *Route {
 	return r
 }
 
+// settings reads what spec.targetSettings says of the API. It comes first: who may not call an API learns nothing of it.
+func (c *compiler) settings(r *Route, kind string) {
+	parsed, problems := settings.Parse(c.targets[r.Service+"/"+r.Entry], c.targets[v1alpha1.AllTargets], kind,
+		func(name, field string) (map[string][]byte, bool) { return c.data(r, name, field) })
+	for _, p := range problems {
+		text := p.Field + ": " + p.Message
+		c.refuse(r, ReasonSettingsInvalid, text, fmt.Sprintf("failed to read API for %s service, %s", c.service.Name, text))
+	}
+	r.Settings, r.Trust = parsed, parsed.Trust
+	r.Trust.SkipVerify = c.app.Spec.SkipVerify
+	if len(problems) > 0 {
+		return // some of it is nonsense, and no call gets so far
+	}
+	if before := c.previous.entries[entryKey{r.Service, r.Entry}]; before != nil && before.routes[0].Gate.Spec() == parsed.Limits {
+		r.Gate = before.routes[0].Gate
+	} else {
+		r.Gate = limits.New(parsed.Limits)
+	}
+}
+
 func (c *compiler) credentials(r *Route, spec v1alpha1.Credentials) *credentials.Credentials {
 	var data map[string][]byte
 	if !credentials.Open(spec) && credentials.Known(spec.Type) {
@@ -123,7 +163,7 @@ func (c *compiler) credentials(r *Route, spec v1alpha1.Credentials) *credentials
 			return nil
 		}
 	}
-	parsed, err := credentials.Parse(spec, data, c.previous, c.into.memo)
+	parsed, err := credentials.Parse(spec, data, r.Settings.OAuth, c.previous.memo, c.into.memo)
 	var invalid *credentials.Error
 	if errors.As(err, &invalid) {
 		message, answer := invalid.Message, invalid.Message

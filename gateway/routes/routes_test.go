@@ -139,7 +139,7 @@ func TestARouteSaysHowItsCallsProveThemselves(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := credentials.Use{Owner: credentials.Owner{Application: "app", Service: "s", Entry: "e"}, Credentials: r.Credentials, CSRF: "https://h/csrf", SkipVerify: true}
+	want := credentials.Use{Owner: credentials.Owner{Application: "app", Service: "s", Entry: "e"}, Credentials: r.Credentials, CSRF: "https://h/csrf", Trust: credentials.Trust{SkipVerify: true}}
 	if diff := cmp.Diff(want, r.Use()); diff != "" || r.Credentials == nil {
 		t.Error(diff)
 	}

@@ -5,6 +5,7 @@ package routes
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net/url"
 	"slices"
@@ -12,6 +13,8 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/limits"
+	"github.com/application-connector/application-connector/gateway/settings"
 )
 
 // Route is one API that can be called. It is immutable.
@@ -22,9 +25,15 @@ type Route struct {
 	ServiceName string
 	// Target is the URL of the API, without user information and fragment.
 	Target *url.URL
-	// EncodeURL and SkipVerify are as in the Application.
-	EncodeURL, SkipVerify bool
-	Credentials           *credentials.Credentials
+	// EncodeURL is as in the Application.
+	EncodeURL bool
+	// Trust says which certificates are believed, by the Application's skipVerify and the settings.
+	Trust credentials.Trust
+	// Settings are never nil.
+	Settings *settings.Settings
+	// Gate holds calls back; nil if nothing does.
+	Gate        *limits.Gate
+	Credentials *credentials.Credentials
 	// Parameters are added to calls; nil for none.
 	Parameters *credentials.Parameters
 	// CSRF is the URL of the CSRF token endpoint, empty for none.
@@ -37,7 +46,7 @@ type Route struct {
 func (r *Route) Use() credentials.Use {
 	return credentials.Use{
 		Owner:       credentials.Owner{Application: r.Application, Service: r.Service, Entry: r.Entry},
-		Credentials: r.Credentials, CSRF: r.CSRF, SkipVerify: r.SkipVerify,
+		Credentials: r.Credentials, CSRF: r.CSRF, CSRFSettings: r.Settings.CSRF, Trust: r.Trust,
 	}
 }
 
@@ -152,6 +161,8 @@ type Report struct {
 	SkipVerify bool
 	// Problems are in the order of the entries.
 	Problems []Problem
+	// Unused are the targets of settings that no API has.
+	Unused []string
 }
 
 // Report tells of one Application; false if it is not there.
@@ -161,6 +172,19 @@ func (s *Snapshot) Report(app string) (Report, bool) {
 		return Report{}, false
 	}
 	return a.report, true
+}
+
+// Routes gives every API that can be asked for, in no order.
+func (s *Snapshot) Routes() iter.Seq[*Route] {
+	return func(yield func(*Route) bool) {
+		for _, a := range s.applications {
+			for _, c := range a.entries {
+				if len(c.routes) == 1 && !yield(c.routes[0]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // Applications are the names of all Applications, sorted.

@@ -23,7 +23,6 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
-	"github.com/application-connector/application-connector/gateway/credentials"
 )
 
 const (
@@ -280,11 +279,7 @@ func (w *Watcher) rebuild(ctx context.Context, names []string) {
 			delete(next.applications, name)
 			continue
 		}
-		var memo credentials.Memo
-		if old := next.applications[name]; old != nil {
-			memo = old.memo
-		}
-		next.applications[name] = compile(app, w, memo)
+		next.applications[name] = compile(app, w, next.applications[name])
 	}
 	w.forget(next)
 	w.current.Store(next)

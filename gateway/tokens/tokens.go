@@ -39,7 +39,7 @@ const (
 )
 
 // Transports gives the round tripper for a token endpoint.
-type Transports func(host string, identity *credentials.Identity, skipVerify bool) http.RoundTripper
+type Transports func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper
 
 // Options of a Manager.
 type Options struct {
@@ -59,8 +59,8 @@ type Manager struct {
 
 // key holds the version of the whole credential: URL, client, secret or certificate, and more parameters.
 type key struct {
-	version    credentials.Version
-	skipVerify bool
+	version credentials.Version
+	trust   credentials.Trust
 }
 
 // New returns a Manager without tokens. Close it to end what it has under way.
@@ -77,7 +77,7 @@ func (m *Manager) Close() { m.tokens.Close() }
 // Token returns a token that is valid for some time yet. However many ask, one call is made. A failure is a
 // *credentials.CallError: status 502, or 500 for CredentialsTypeOAuthWithCert.
 func (m *Manager) Token(ctx context.Context, r credentials.TokenRequest) (secret.Value, error) {
-	return m.tokens.Get(ctx, key{r.Version, r.SkipVerify}, func(ctx context.Context) (cache.Fetched[secret.Value], error) {
+	return m.tokens.Get(ctx, key{r.Version, r.Trust}, func(ctx context.Context) (cache.Fetched[secret.Value], error) {
 		f, err := m.fetch(ctx, r)
 		m.options.Fetched(r.Kind, err)
 		return f, err
@@ -86,7 +86,7 @@ func (m *Manager) Token(ctx context.Context, r credentials.TokenRequest) (secret
 
 // Forget drops a token that a target refused, unless it was replaced since.
 func (m *Manager) Forget(r credentials.TokenRequest, token secret.Value) {
-	m.tokens.Forget(key{r.Version, r.SkipVerify}, func(kept secret.Value) bool { return kept == token })
+	m.tokens.Forget(key{r.Version, r.Trust}, func(kept secret.Value) bool { return kept == token })
 }
 
 func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.Fetched[secret.Value], error) {
@@ -95,7 +95,7 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 		return fail(r, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), err)
 	}
 	client := http.Client{
-		Transport: m.options.Transports(request.URL.Host, r.Identity, r.SkipVerify),
+		Transport: m.options.Transports(request.URL.Host, r.Identity, r.Trust),
 		// A redirect would carry the client's secret to whatever host the answer names.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
@@ -143,14 +143,21 @@ func lifetime(token secret.Value, now time.Time, seconds int64) cache.Fetched[se
 	return cache.Fetched[secret.Value]{Value: token, Expires: now.Add(usable), Refresh: now.Add(early)}
 }
 
-// newRequest builds the request byte for byte as clients of the system in use know it: for OAuth the client authenticates
-// by form fields and by Basic, for OAuthWithCert by its certificate alone.
+// newRequest builds the request. Without settings it is byte for byte as clients of the system in use know it: for OAuth
+// the client authenticates by form fields and by Basic, for OAuthWithCert by its certificate alone.
 func newRequest(ctx context.Context, r credentials.TokenRequest) (*http.Request, error) {
 	if err := credentials.CheckURL(r.URL); err != nil {
 		return nil, err
 	}
-	form := url.Values{"client_id": {r.ClientID}, "grant_type": {"client_credentials"}}
-	if r.Kind == v1alpha1.CredentialsTypeOAuth {
+	form := url.Values{"grant_type": {"client_credentials"}}
+	for name, value := range r.OAuth.Form {
+		form.Set(name, value)
+	}
+	secretly := r.Kind == v1alpha1.CredentialsTypeOAuth
+	if !secretly || !r.OAuth.OnlyHeader {
+		form.Set("client_id", r.ClientID)
+	}
+	if secretly && !r.OAuth.OnlyHeader {
 		form.Set("client_secret", r.ClientSecret.Reveal())
 	}
 	request, err := http.NewRequestWithContext(ctx, http.MethodPost, r.URL, strings.NewReader(form.Encode()))
@@ -158,7 +165,11 @@ func newRequest(ctx context.Context, r credentials.TokenRequest) (*http.Request,
 		return nil, errors.New("cannot be parsed as a URL")
 	}
 	request.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-	if r.Kind == v1alpha1.CredentialsTypeOAuth {
+	switch {
+	case !secretly, r.OAuth.OnlyBody:
+	case r.OAuth.OnlyHeader: // RFC 6749, section 2.3.1 wants both encoded; without settings they never were
+		request.Header.Set("Authorization", credentials.Basic(url.QueryEscape(r.ClientID), secret.Value(url.QueryEscape(r.ClientSecret.Reveal()))).Reveal())
+	default:
 		request.Header.Set("Authorization", credentials.Basic(r.ClientID, r.ClientSecret).Reveal())
 	}
 	if r.Parameters != nil {

@@ -69,7 +69,7 @@ func aTokenIsReplacedBeforeItEndsAndWithoutExpiresInAfterTheDefault(t *testing.T
 		e := &endpoint{answer: func(n int) (int, string) { return 200, fmt.Sprintf(`{"access_token":"t%d"}`, n) }}
 		var fetched []string
 		m := New(Options{
-			Transports: func(string, *credentials.Identity, bool) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{},
+			Transports: func(string, *credentials.Identity, credentials.Trust) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{},
 			Fetched: func(kind string, err error) { fetched = append(fetched, fmt.Sprint(kind, err)) },
 		})
 		defer m.Close()
@@ -104,7 +104,7 @@ func TestFailuresAreTheCallersToSeeAndHoldTheNextCallsBackForAWhile(t *testing.T
 			e := &endpoint{answer: func(n int) (int, string) {
 				return map[int]int{1: 0, 2: 503, 3: 200}[n], `{"access_token":"t","expires_in":60}`
 			}}
-			m := New(Options{Transports: func(string, *credentials.Identity, bool) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
+			m := New(Options{Transports: func(string, *credentials.Identity, credentials.Trust) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
 			defer m.Close()
 			for range 50 {
 				_, err := m.Token(t.Context(), request(kind))
@@ -126,10 +126,10 @@ func TestFailuresAreTheCallersToSeeAndHoldTheNextCallsBackForAWhile(t *testing.T
 
 func TestVerifiedAndUnverifiedTokensAreKeptApart(t *testing.T) {
 	e := &endpoint{answer: func(n int) (int, string) { return 200, fmt.Sprintf(`{"access_token":"t%d"}`, n) }}
-	m := New(Options{Transports: func(string, *credentials.Identity, bool) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
+	m := New(Options{Transports: func(string, *credentials.Identity, credentials.Trust) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
 	defer m.Close()
 	verified, unverified := request("OAuth"), request("OAuth")
-	unverified.SkipVerify = true
+	unverified.Trust.SkipVerify = true
 	first, err1 := m.Token(t.Context(), verified)
 	second, err2 := m.Token(t.Context(), unverified)
 	if err1 != nil || err2 != nil || first == second {

@@ -4,6 +4,7 @@
 package transport
 
 import (
+	"cmp"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -35,16 +36,20 @@ type Target struct {
 	Host string
 	// Identity is presented whenever the peer asks for a client certificate, whatever authorities it names.
 	Identity *credentials.Identity
-	// SkipVerify switches off the verification of the peer's certificate.
-	SkipVerify bool
+	// Trust says which certificates of the peer are believed.
+	Trust credentials.Trust
+	// Connect bounds the connection, and once more its TLS handshake; zero for the defaults.
+	Connect time.Duration
 	// Direct ignores HTTP_PROXY and HTTPS_PROXY, as calls for tokens always did.
 	Direct bool
 }
 
 type key struct {
-	host               string
-	identity           credentials.Version
-	skipVerify, direct bool
+	host     string
+	identity credentials.Version
+	trust    credentials.Trust
+	connect  time.Duration
+	direct   bool
 }
 
 // Pool keeps transports. It is safe for concurrent use.
@@ -88,7 +93,7 @@ func Roots(file string) (*x509.CertPool, error) {
 
 // For returns the transport for a target. Keep it for one call only: the pool decides how long it lives.
 func (p *Pool) For(t Target) *http.Transport {
-	k := key{host: t.Host, skipVerify: t.SkipVerify, direct: t.Direct}
+	k := key{host: t.Host, trust: t.Trust, connect: t.Connect, direct: t.Direct}
 	if t.Identity != nil {
 		k.identity = t.Identity.Version
 	}
@@ -110,16 +115,36 @@ func (p *Pool) CloseIdleConnections() {
 }
 
 // dial connects; through a proxy, address is the proxy's.
-func (p *Pool) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	dialer := net.Dialer{Timeout: dialTimeout, KeepAlive: keepAlive}
-	if p.options.Guard == nil {
-		return dialer.DialContext(ctx, network, address)
+func (p *Pool) dial(timeout time.Duration) func(ctx context.Context, network, address string) (net.Conn, error) {
+	return func(ctx context.Context, network, address string) (net.Conn, error) {
+		dialer := net.Dialer{Timeout: timeout, KeepAlive: keepAlive}
+		if p.options.Guard == nil {
+			return dialer.DialContext(ctx, network, address)
+		}
+		return p.options.Guard.dial(ctx, dialer, network, address)
 	}
-	return p.options.Guard.dial(ctx, dialer, network, address)
+}
+
+// roots are those of the process, and more of a target's own. A bundle that holds no certificate, which package settings
+// refuses, leaves nothing out and adds nothing.
+func (p *Pool) roots(more string) *x509.CertPool {
+	if more == "" {
+		return p.options.Roots
+	}
+	roots := p.options.Roots
+	if roots != nil {
+		roots = roots.Clone()
+	} else if system, err := x509.SystemCertPool(); err == nil {
+		roots = system
+	} else {
+		roots = x509.NewCertPool()
+	}
+	roots.AppendCertsFromPEM([]byte(more))
+	return roots
 }
 
 func (p *Pool) make(t Target) *http.Transport {
-	config := &tls.Config{RootCAs: p.options.Roots, InsecureSkipVerify: t.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
+	config := &tls.Config{RootCAs: p.roots(t.Trust.CA), MinVersion: t.Trust.MinVersion, InsecureSkipVerify: t.Trust.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
 	if t.Identity != nil {
 		certificate := t.Identity.Certificate
 		// Not config.Certificates: that sends nothing to a server whose list of authorities leaves out the issuer, and
@@ -127,9 +152,9 @@ func (p *Pool) make(t Target) *http.Transport {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 	}
 	transport := &http.Transport{
-		DialContext:            p.dial,
+		DialContext:            p.dial(cmp.Or(t.Connect, dialTimeout)),
 		TLSClientConfig:        config,
-		TLSHandshakeTimeout:    handshake,
+		TLSHandshakeTimeout:    cmp.Or(t.Connect, handshake),
 		MaxIdleConnsPerHost:    idlePerHost,
 		IdleConnTimeout:        idleTimeout,
 		ExpectContinueTimeout:  continueTimeout,

@@ -137,6 +137,13 @@ type ApplicationSpec struct {
 	// services are the groups of APIs and events that the system offers; Compass calls them bundles.
 	// +optional
 	Services []Service `json:"services,omitempty"`
+	// targetSettings say how the gateway calls the APIs. They belong to the cluster: what comes from Compass never
+	// changes them.
+	// +kubebuilder:validation:MaxItems=1000
+	// +listType=map
+	// +listMapKey=target
+	// +optional
+	TargetSettings []TargetSettings `json:"targetSettings,omitempty"`
 }
 
 // CompassMetadata ties an Application to the system's record in Compass.
