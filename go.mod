@@ -6,6 +6,7 @@ require (
 	github.com/99designs/gqlgen v0.17.98
 	github.com/Khan/genqlient v0.8.1
 	github.com/cert-manager/cert-manager v1.21.2
+	github.com/cert-manager/issuer-lib v0.11.0
 	github.com/cloudevents/sdk-go/v2 v2.16.2
 	github.com/coder/websocket v1.8.15
 	github.com/go-ldap/ldap/v3 v3.4.13

@@ -1,5 +1,6 @@
-// Package v1alpha1 holds the CompassConnection resource: the cluster's connection to Compass and its state. It
-// knows nothing of how the agent brings that state about.
+// Package v1alpha1 holds the CompassConnection resource, the cluster's connection to Compass and its state, and the two
+// kinds of issuers by which cert-manager has certificates signed by Compass's Connector. It knows nothing of how the agent
+// brings that state about.
 //
 // +kubebuilder:object:generate=true
 // +groupName=compass.kyma-project.io
@@ -18,7 +19,8 @@ import (
 var GroupVersion = schema.GroupVersion{Group: "compass.kyma-project.io", Version: "v1alpha1"}
 
 var schemeBuilder = runtime.NewSchemeBuilder(func(s *runtime.Scheme) error {
-	s.AddKnownTypes(GroupVersion, &CompassConnection{}, &CompassConnectionList{})
+	s.AddKnownTypes(GroupVersion, &CompassConnection{}, &CompassConnectionList{},
+		&CompassIssuer{}, &CompassIssuerList{}, &CompassClusterIssuer{}, &CompassClusterIssuerList{})
 	metav1.AddToGroupVersion(s, GroupVersion)
 	return nil
 })
