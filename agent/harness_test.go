@@ -36,6 +36,9 @@ import (
 var cluster rest.Config
 
 func TestMain(m *testing.M) {
+	if os.Getenv(runAsAgent) != "" { // a test started this program again, to have an agent that it can kill
+		os.Exit(agent.Main(ctrl.SetupSignalHandler(), nil, os.Getenv, os.Stderr))
+	}
 	ctrl.SetLogger(logr.Discard()) // what controller-runtime logs globally; each agent has its own log besides
 	kubetest.Run(m, &cluster)
 }

@@ -11,6 +11,8 @@ const (
 	Stall Action = "Stall"
 	// Adopt makes a CompassConnection for the certificate that the cluster has.
 	Adopt Action = "Adopt"
+	// Finish ends a pairing or a renewal whose certificate is current already.
+	Finish Action = "Finish"
 	// Promote makes an issued certificate current that waits in the pending Secret.
 	Promote Action = "Promote"
 	// Sign continues a pairing with the second token of the pending Secret.
@@ -24,7 +26,7 @@ const (
 )
 
 // calls: the action is an attempt at Compass.
-func (a Action) calls() bool { return a != Wait && a != Stall && a != Adopt }
+func (a Action) calls() bool { return a != Wait && a != Stall && a != Adopt && a != Finish }
 
 // Situation is everything that the decision depends on.
 type Situation struct {
@@ -35,6 +37,8 @@ type Situation struct {
 	Token, TokenNew, TokenSpent bool
 	// PendingToken: the pending Secret holds a key and a second token. PendingIssued: it holds an issued certificate.
 	PendingToken, PendingIssued bool
+	// PendingCurrent: the certificate that the pending Secret holds is the one in the client Secret.
+	PendingCurrent bool
 	// Certificate: there is a client certificate that is valid by its dates. Rejected: Compass refuses it, beyond doubt.
 	// Foreign: it was issued for another runtime or tenant than the configuration Secret names.
 	Certificate, Rejected, Foreign bool
@@ -76,6 +80,8 @@ type Row struct {
 
 // Table decides: the first row that applies counts. The last one always does. docs/connection.md has it for people.
 var Table = []Row{
+	{Name: "the issued certificate in the pending Secret is current already: a crash came before the end",
+		When: func(s Situation) bool { return s.PendingCurrent }, Do: Finish},
 	{Name: "the CompassConnection is missing, there is a certificate with what belongs to it, and no token that was never tried",
 		When: func(s Situation) bool { return !s.Connection && s.usable() && s.URLs }, Do: Adopt},
 	{Name: "the certificate is of another runtime or tenant than the configuration Secret names, no unused token, and no renewal is due",

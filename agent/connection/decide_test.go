@@ -38,6 +38,7 @@ func TestEveryRowOfTheTableDecides(t *testing.T) {
 		{"a pairing that was begun, and no token any more", with(bare, func(s *s) { s.PendingToken = true }), connection.Sign},
 		{"an issued certificate waits", with(paired, func(s *s) { s.PendingIssued = true }), connection.Promote},
 		{"an issued certificate waits, and there is no other", with(bare, func(s *s) { s.PendingIssued = true }), connection.Promote},
+		{"an issued certificate is current, and a crash came before the end", with(paired, func(s *s) { s.PendingIssued, s.PendingCurrent, s.Due = true, true, false }), connection.Finish},
 		{"all is well and due", paired, connection.Sync},
 		{"all is well and not due", with(paired, func(s *s) { s.Due = false }), connection.Wait},
 		{"all is well, and a sync was asked for", with(paired, func(s *s) { s.Due, s.Asked = false, true }), connection.Sync},

@@ -219,6 +219,7 @@ func (r *Reconciler) situation(v *view) Situation {
 		s.PendingIssued = p.issued
 		s.PendingToken = p.keyed && p.pairing && p.token != ""
 	}
+	s.PendingCurrent = v.pending != nil && v.pending.issued && v.client.usable() && v.pending.credential.Fingerprint() == v.client.credential.Fingerprint()
 	connector, director := r.urls(v)
 	s.URLs = connector != "" && director != ""
 	s.Asked = (spec.ResyncNow || spec.RefreshCredentialsNow) && v.connection.Generation != st.ObservedGeneration ||
@@ -254,6 +255,8 @@ func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 		return r.pair(ctx, v)
 	case Sign:
 		return r.sign(ctx, v)
+	case Finish:
+		return r.finish(ctx, v)
 	case Promote:
 		r.keepIssued(ctx, v.pending)
 		return r.promote(ctx, v, v.pending)

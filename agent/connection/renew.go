@@ -2,6 +2,7 @@ package connection
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -12,6 +13,18 @@ import (
 	"github.com/application-connector/application-connector/certs"
 	"github.com/application-connector/application-connector/graphql"
 )
+
+// outage: Director gave no answer of its own.
+func outage(err error) bool {
+	switch graphql.KindOf(err) {
+	case graphql.Unreachable, graphql.Timeout, graphql.Throttled, graphql.Malformed:
+		return true
+	case graphql.Server:
+		var failed *graphql.Error
+		return errors.As(err, &failed) && len(failed.Errors) == 0
+	}
+	return false
+}
 
 // trialsOfPending is after how many failures in a row an issued certificate is given up that Compass does not accept.
 const trialsOfPending = 4
@@ -93,7 +106,8 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	}
 	if !p.pairing || r.works(v) && v.client.credential.Fingerprint() != p.credential.Fingerprint() {
 		if err := r.try(ctx, tenant, p); err != nil {
-			final := v.status().ConsecutiveFailures >= trialsOfPending
+			// An outage says nothing about the certificate, however long it lasts.
+			final := v.status().ConsecutiveFailures >= trialsOfPending && !outage(err)
 			err = fmt.Errorf("the new certificate does not work: %w", err)
 			if p.pairing {
 				return r.pairingFailed(ctx, v, err, final)
@@ -128,6 +142,21 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	r.Compass.Use(next.credential.TLS())
 	r.inUse, r.refusals, r.located = next.credential.Fingerprint(), 0, true
 
+	return r.promoted(ctx, v, p, now)
+}
+
+// finish tells what a crash kept from being told after the certificate became current, and deletes the pending Secret.
+func (r *Reconciler) finish(ctx context.Context, v *view) error {
+	if err := r.promoted(ctx, v, v.pending, v.now); err != nil {
+		return err
+	}
+	status.Dated(v.status(), v.client.established, v.client.renewed)
+	return nil
+}
+
+// promoted notes everywhere but in the client Secret that the certificate of p is current.
+func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time.Time) error {
+	leaf := v.client.credential.Leaf()
 	reason := renewalReason(v)
 	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) {
 		spec.ManagementInfo = compassv1alpha1.ManagementInfo{ConnectorURL: p.connectorURL, DirectorURL: p.directorURL}
@@ -140,14 +169,14 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 		reason = forPairing
 		status.Paired(st, now)
 		st.TokenFingerprint = p.fingerprint
-		v.happened(corev1.EventTypeNormal, status.EventPaired, "Pair", "the cluster is paired with Compass; the client certificate is valid until %s", formatTime(next.credential.Leaf().NotAfter))
+		v.happened(corev1.EventTypeNormal, status.EventPaired, "Pair", "the cluster is paired with Compass; the client certificate is valid until %s", formatTime(leaf.NotAfter))
 	} else {
 		status.Renewed(st, now)
 		v.facts.Called = true
-		v.happened(corev1.EventTypeNormal, status.EventRenewed, "Renew", "a new client certificate is in use, valid until %s", formatTime(next.credential.Leaf().NotAfter))
+		v.happened(corev1.EventTypeNormal, status.EventRenewed, "Renew", "a new client certificate is in use, valid until %s", formatTime(leaf.NotAfter))
 	}
 	r.Metrics.Renewal(reason, nil)
-	r.Log.InfoContext(ctx, "client certificate issued", "reason", reason, "certificate", next.credential)
+	r.Log.InfoContext(ctx, "client certificate issued", "reason", reason, "certificate", v.client.credential)
 	st.ConsecutiveFailures = 0
 	v.next = now // the sync follows at once
 	return r.forget(ctx, v)

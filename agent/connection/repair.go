@@ -36,6 +36,11 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 		r.Log.InfoContext(ctx, "client certificate in use", "certificate", v.client.credential)
 	}
 	recorded := r.record(v)
+	// A crash may have come between the Secret and the status: the Secret is right.
+	status.Dated(v.status(), v.client.established, v.client.renewed)
+	if st := v.status(); st.TokenFingerprint == "" {
+		st.TokenFingerprint = v.client.token
+	}
 	// Agents before this one wrote three keys only; others may have changed some.
 	if data, err := certs.EncodeClient(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
 		if err := s.saveClient(ctx, v.client); err != nil {

@@ -49,8 +49,13 @@ func Paired(st *compassv1alpha1.CompassConnectionStatus, now time.Time) {
 // Adopted notes that a certificate which the cluster had is current again.
 func Adopted(st *compassv1alpha1.CompassConnectionStatus, established, renewed time.Time) {
 	st.State = compassv1alpha1.Connected
+	st.ConnectionStatus.Error = ""
+	Dated(st, established, renewed)
+}
+
+// Dated notes when the current certificate was had, as far as that is known.
+func Dated(st *compassv1alpha1.CompassConnectionStatus, established, renewed time.Time) {
 	c := st.ConnectionStatus
-	c.Error = ""
 	if !established.IsZero() {
 		c.Established = metav1.NewTime(established)
 		c.CertificateStatus.Acquired = metav1.NewTime(established)

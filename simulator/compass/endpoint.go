@@ -83,6 +83,7 @@ func (s *Server) handle(e endpoint) http.HandlerFunc {
 		a, cut := replacedAnswer(faults, operations, false)
 		if !cut && a == nil {
 			executed := s.answer(r, e, body, faults)
+			s.traffic.executed(number)
 			a = &executed
 			if replaced, cutNow := replacedAnswer(faults, operations, true); replaced != nil || cutNow {
 				a, cut = replaced, cutNow

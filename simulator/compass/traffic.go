@@ -32,6 +32,9 @@ type Request struct {
 	WithToken bool `json:"withToken,omitempty"`
 	// BodyBytes is the size of the request's body.
 	BodyBytes int `json:"bodyBytes"`
+	// Executed says that the request has had the effect that it has; the
+	// answer may be on its way still.
+	Executed bool `json:"executed,omitempty"`
 	// Status is the HTTP status of the answer; 0 while there is none, or
 	// when the connection was cut.
 	Status int `json:"status,omitempty"`
@@ -87,6 +90,17 @@ func (t *traffic) received(r Request) int {
 	t.requests = append(t.requests, r)
 	t.notify()
 	return r.Number
+}
+
+func (t *traffic) executed(number int) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for i := range t.requests {
+		if t.requests[i].Number == number {
+			t.requests[i].Executed = true
+		}
+	}
+	t.notify()
 }
 
 func (t *traffic) answered(number int, operations []string, status int) {
