@@ -38,8 +38,8 @@ test: build ## run all tests but benchmarks and soak, with the race detector
 	@build/test
 
 .PHONY: bench
-bench: build ## run all benchmarks but those of the sync
-	@build/bench Benchmark . -run '^$$' -bench . -benchmem -skip '^BenchmarkSync'
+bench: build ## run all benchmarks but those of the sync; BENCH=full compares in all combinations
+	@BENCH="$(BENCH)" build/bench Benchmark . -timeout 3h -run '^$$' -bench . -benchmem -skip '^BenchmarkSync'
 
 .PHONY: bench-sync
 bench-sync: build ## run the benchmarks of the sync

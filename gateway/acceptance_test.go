@@ -175,7 +175,7 @@ func aSecretRotatedUnderLoadIsInForceAndNobodySeesA401(t *testing.T) {
 }
 
 // program is the gateway as it is built, GATEWAY or beside APPCONN.
-func program(t *testing.T) string {
+func program(t testing.TB) string {
 	t.Helper()
 	path := os.Getenv("GATEWAY")
 	if appconn := os.Getenv("APPCONN"); path == "" && appconn != "" {

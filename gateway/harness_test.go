@@ -33,7 +33,7 @@ const generous = 30 * time.Second
 // harness is one running gateway with a namespace of its own. Applications belong to the whole cluster, so tests that use
 // one do not run in parallel.
 type harness struct {
-	t         *testing.T
+	t         testing.TB
 	kube      client.Client
 	namespace string
 	log       *logBuffer
@@ -95,7 +95,7 @@ func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	return h
 }
 
-func newClient(t *testing.T) client.Client {
+func newClient(t testing.TB) client.Client {
 	t.Helper()
 	scheme, err := routes.Scheme()
 	if err != nil {

@@ -13,7 +13,16 @@ import (
 	"github.com/application-connector/application-connector/e2e/kubetest"
 )
 
-func TestMain(m *testing.M) { os.Exit(runTests(m)) }
+func TestMain(m *testing.M) {
+	if config := os.Getenv(envBare); config != "" {
+		if err := serveBare(config, os.Stdout); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		return
+	}
+	os.Exit(runTests(m))
+}
 
 // runTests looks for goroutines that are left over, after the connections to the API server are closed.
 func runTests(m *testing.M) int {

@@ -75,8 +75,16 @@ func Kubeconfig(cfg *rest.Config, dir string) (string, error) {
 
 // CRDs is the folder of this project's resource definitions.
 func CRDs() string {
-	_, file, _, _ := runtime.Caller(0)
-	return filepath.Join(filepath.Dir(file), "..", "..", "manifests", "crds")
+	const folder = "manifests/crds"
+	if _, file, _, _ := runtime.Caller(0); filepath.IsAbs(file) {
+		return filepath.Join(filepath.Dir(file), "..", "..", folder)
+	}
+	// Built with -trimpath: tests run in their package's folder, which is somewhere below the module's.
+	for up := "."; ; up = filepath.Join(up, "..") {
+		if _, err := os.Stat(filepath.Join(up, "go.mod")); err == nil || len(up) > 100 {
+			return filepath.Join(up, folder)
+		}
+	}
 }
 
 // InstallCRDs applies every resource definition in a folder and waits until the server serves them.
@@ -131,7 +139,7 @@ func established(ctx context.Context, crds dynamic.NamespaceableResourceInterfac
 }
 
 // Namespace creates a namespace for one test and deletes it afterwards.
-func Namespace(t *testing.T, cfg *rest.Config) string {
+func Namespace(t testing.TB, cfg *rest.Config) string {
 	t.Helper()
 	client, err := dynamic.NewForConfig(cfg)
 	if err != nil {
