@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 
+	"github.com/application-connector/application-connector/agent/sync"
 	"github.com/application-connector/application-connector/certs"
 )
 
@@ -40,6 +41,8 @@ type Options struct {
 	GatewayURL string
 	// IntegrationNamespace is where the Secrets with credentials of APIs are.
 	IntegrationNamespace string
+	// Guard says when the loss of many Applications at once has to be confirmed.
+	Guard sync.Guard
 	// EventsURL and ConsoleURL are written to the labels of the runtime.
 	EventsURL, ConsoleURL string
 	// ListenAddress is the IP address to listen on; empty means all. Port 0 means any free one.
@@ -97,6 +100,21 @@ var Variables = []Variable{
 		o.IntegrationNamespace = s
 		return label(s)
 	}},
+	{"APP_PRUNE_GUARD_COUNT", strconv.Itoa(sync.DefaultGuardCount), "a whole number from 1", "of more Applications than that, and of more than the share, a loss is large: it has to be confirmed before it is believed", func(o *Options, s string) (err error) {
+		o.Guard.Count, err = atLeastOne(s)
+		return err
+	}},
+	{"APP_PRUNE_GUARD_SHARE", strconv.FormatFloat(sync.DefaultGuardShare, 'g', -1, 64), "a fraction greater than 0 and not greater than 1", "part of all Applications; see `APP_PRUNE_GUARD_COUNT`", func(o *Options, s string) (err error) {
+		if o.Guard.Share, err = strconv.ParseFloat(s, 64); err == nil && !(o.Guard.Share > 0 && o.Guard.Share <= 1) {
+			err = errors.New("not between 0 and 1")
+		}
+		return err
+	}},
+	{"APP_PRUNE_GUARD_CONFIRMATIONS", strconv.Itoa(sync.DefaultGuardConfirmations), "a whole number from 1", "how many complete answers of Compass in a row must miss the Applications of a large loss, but for that of all of them", func(o *Options, s string) (err error) {
+		o.Guard.Confirmations, err = atLeastOne(s)
+		return err
+	}},
+	{"APP_PRUNE_GUARD_SPAN", "1h", wantDuration, "time that must lie between the first and the last of these answers", duration(func(o *Options) *time.Duration { return &o.Guard.Span })},
 	{"APP_RUNTIME_EVENTS_URL", "https://gateway.kyma.local", wantURL, "label `runtime_eventServiceUrl` of the runtime", address(func(o *Options) *string { return &o.EventsURL })},
 	{"APP_RUNTIME_CONSOLE_URL", "https://console.kyma.local", wantURL, "label `runtime_consoleUrl` of the runtime", address(func(o *Options) *string { return &o.ConsoleURL })},
 	{"APP_LISTEN_ADDRESS", "", "an IP address", "address to listen on; all, if empty", func(o *Options, s string) error {
@@ -193,6 +211,14 @@ func duration(field func(*Options) *time.Duration) func(*Options, string) error 
 		*field(o) = d
 		return err
 	}
+}
+
+func atLeastOne(s string) (int, error) {
+	n, err := strconv.Atoi(s)
+	if err == nil && n < 1 {
+		err = errors.New("less than 1")
+	}
+	return n, err
 }
 
 func boolean(field func(*Options) *bool) func(*Options, string) error {

@@ -11,6 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/application-connector/application-connector/agent"
+	"github.com/application-connector/application-connector/agent/sync"
 )
 
 var defaults = agent.Options{
@@ -23,6 +24,7 @@ var defaults = agent.Options{
 	KeySize:              4096,
 	GatewayURL:           "http://central-application-gateway.kyma-system.svc.cluster.local:8082",
 	IntegrationNamespace: "kyma-system",
+	Guard:                sync.Guard{Count: 5, Share: 0.5, Confirmations: 3, Span: time.Hour},
 	EventsURL:            "https://gateway.kyma.local",
 	ConsoleURL:           "https://console.kyma.local",
 	HealthPort:           8090,
@@ -52,13 +54,14 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 			"APP_AGENT_CONFIGURATION_SECRET": "a/b", "APP_CLUSTER_CERTIFICATES_SECRET": "c/d", "APP_CA_CERTIFICATES_SECRET": "e/f",
 			"APP_CONTROLLER_SYNC_PERIOD": "1m", "APP_MINIMAL_COMPASS_SYNC_TIME": "2s", "APP_CERT_VALIDITY_RENEWAL_THRESHOLD": "0.5", "APP_CERT_KEY_SIZE": "3072",
 			"APP_COMPASS_CA_FILE": "/ca.pem", "APP_SKIP_APPS_TLS_VERIFY": "true", "APP_CENTRAL_GATEWAY_SERVICE_URL": "http://g:1", "APP_INTEGRATION_NAMESPACE": "n",
+			"APP_PRUNE_GUARD_COUNT": "1", "APP_PRUNE_GUARD_SHARE": "1", "APP_PRUNE_GUARD_CONFIRMATIONS": "7", "APP_PRUNE_GUARD_SPAN": "1m",
 			"APP_RUNTIME_EVENTS_URL": "https://e", "APP_RUNTIME_CONSOLE_URL": "https://c", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "1", "APP_METRICS_PORT": "2",
 			"APP_LEADER_ELECTION": "false", "APP_LOG_LEVEL": "debug", "APP_LOG_FORMAT": "text", "APP_GATEWAY_PORT": "9", "APP_QUERY_LOGGING": "true", "APP_METRICS_LOGGING_TIME_INTERVAL": "1h",
 		}, func(o *agent.Options) {
 			*o = agent.Options{
 				ConfigurationSecret: types.NamespacedName{Namespace: "a", Name: "b"}, ClientSecret: types.NamespacedName{Namespace: "c", Name: "d"}, CASecret: types.NamespacedName{Namespace: "e", Name: "f"},
 				SyncPeriod: time.Minute, MinimalSyncTime: 2 * time.Second, RenewalThreshold: 0.5, KeySize: 3072, CompassCAFile: "/ca.pem", SkipAppsTLSVerify: true,
-				GatewayURL: "http://g:1", IntegrationNamespace: "n", EventsURL: "https://e", ConsoleURL: "https://c", ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
+				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: sync.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
 				LogLevel: slog.LevelDebug, LogFormat: "text",
 			}
 		}},
@@ -77,6 +80,10 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 
 func TestAWrongOptionNamesTheVariableAndWhatWouldBeRight(t *testing.T) {
 	for variable, values := range map[string][]string{
+		"APP_PRUNE_GUARD_COUNT":               {"0", "-1", "x", "1.5"},
+		"APP_PRUNE_GUARD_SHARE":               {"0", "1.1", "-0.5", "NaN", "half"},
+		"APP_PRUNE_GUARD_CONFIRMATIONS":       {"0", "x"},
+		"APP_PRUNE_GUARD_SPAN":                {"0s", "1"},
 		"APP_AGENT_CONFIGURATION_SECRET":      {"/", "UPPER/name", "ns/Name_"},
 		"APP_CONTROLLER_SYNC_PERIOD":          {"180", "-1s", "0s", "x"},
 		"APP_MINIMAL_COMPASS_SYNC_TIME":       {"10"},

@@ -148,9 +148,13 @@ func Run(ctx context.Context, o Options) error {
 	registry := prometheus.NewRegistry()
 	compass := newCompass(transport, status.NewMetrics(registry))
 	defer compass.close()
-	reconciler := o.reconciler(mgr, compass, log)
+	syncer := o.syncer(mgr, log)
+	reconciler := o.reconciler(mgr, compass, syncer, log)
 	watched, err := o.control(mgr, config, reconciler)
 	if err != nil {
+		return err
+	}
+	if err := o.watchDrift(mgr, &drift{repairer: syncer, metrics: compass.metrics, clock: clock.RealClock{}, log: log, fights: map[string]fight{}}); err != nil {
 		return err
 	}
 	if err := o.serve(mgr, watched, reconciler, registry, health, metrics); err != nil {
@@ -225,7 +229,14 @@ func (o Options) manager(config *rest.Config, log *slog.Logger) (manager.Manager
 	return mgr, nil
 }
 
-func (o Options) reconciler(mgr manager.Manager, c *compass, log *slog.Logger) *connection.Reconciler {
+func (o Options) syncer(mgr manager.Manager, log *slog.Logger) *sync.Syncer {
+	return &sync.Syncer{
+		Client: mgr.GetClient(), Reader: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.IntegrationNamespace, GatewayURL: o.GatewayURL,
+		SkipVerify: o.SkipAppsTLSVerify, Guard: o.Guard, Recorder: mgr.GetEventRecorder(controllerName), Log: log,
+	}
+}
+
+func (o Options) reconciler(mgr manager.Manager, c *compass, syncer *sync.Syncer, log *slog.Logger) *connection.Reconciler {
 	recorder := mgr.GetEventRecorder(controllerName)
 	return &connection.Reconciler{
 		Options: connection.Options{
@@ -237,22 +248,25 @@ func (o Options) reconciler(mgr manager.Manager, c *compass, log *slog.Logger) *
 			RuntimeLabels: map[string]string{labelEvents: o.EventsURL, labelConsole: o.ConsoleURL},
 		},
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Compass: c,
-		Syncer: applications{&sync.Syncer{
-			Client: mgr.GetClient(), Reader: mgr.GetClient(), Live: mgr.GetAPIReader(), Namespace: o.IntegrationNamespace, GatewayURL: o.GatewayURL,
-			SkipVerify: o.SkipAppsTLSVerify, Recorder: recorder, Log: log,
-		}},
+		Syncer:  applications{syncer, c.metrics},
 		Writer:  &status.Writer{Client: mgr.GetClient(), Recorder: recorder, Metrics: c.metrics},
 		Metrics: c.metrics, Clock: clock.RealClock{}, Log: log,
 	}
 }
 
 // applications gives package connection what it needs of package sync.
-type applications struct{ *sync.Syncer }
+type applications struct {
+	*sync.Syncer
+	metrics *status.Metrics
+}
 
 func (a applications) Sync(ctx context.Context, snapshot director.Snapshot) (connection.Result, error) {
 	r, err := a.Syncer.Sync(ctx, snapshot)
+	if err == nil {
+		a.metrics.Failures(r.Reasons)
+	}
 	return connection.Result{
-		Total: r.Total, Synced: r.Synced, Failed: r.Failed, PendingDeletion: r.PendingDeletion, Failures: r.Failures, PruneBlocked: r.PruneBlocked,
+		Total: r.Total, Synced: r.Synced, Ready: r.Ready, Failed: r.Failed, PendingDeletion: r.PendingDeletion, Failures: r.Failures, PruneBlocked: r.PruneBlocked,
 	}, err
 }
 

@@ -54,8 +54,8 @@ type Syncer interface {
 
 // Result is what a Syncer did.
 type Result struct {
-	// Total, Synced, Failed and PendingDeletion count Applications.
-	Total, Synced, Failed, PendingDeletion int
+	// Total, Synced, Failed and PendingDeletion count Applications; Ready those of Synced that have all credentials.
+	Total, Synced, Ready, Failed, PendingDeletion int
 	// Failures names those that failed.
 	Failures []compassv1alpha1.FailedApplication
 	// PruneBlocked says why Applications were kept that the snapshot does not name; empty if none was.

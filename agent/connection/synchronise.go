@@ -51,7 +51,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 	}
 	st := v.status()
 	status.Counted(st, status.Applied{
-		Total: result.Total, Synced: result.Synced, Failed: result.Failed, PendingDeletion: result.PendingDeletion, Failures: result.Failures,
+		Total: result.Total, Synced: result.Synced, Ready: result.Ready, Failed: result.Failed, PendingDeletion: result.PendingDeletion, Failures: result.Failures,
 	})
 	v.facts.Synced, v.facts.PruneBlocked = true, result.PruneBlocked
 	if err := r.label(ctx, v, d, snapshot); err != nil {

@@ -1,6 +1,8 @@
 package status
 
 import (
+	"fmt"
+
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -33,12 +35,14 @@ const (
 	EventURLsChanged = "URLsChanged"
 	// EventAuthoritiesChanged: the Connector sent other authorities; old ones stay trusted until they end.
 	EventAuthoritiesChanged = "AuthoritiesChanged"
+	// EventApplicationFailed: a system could not be brought into place, or not for the same reason as before.
+	EventApplicationFailed = "ApplicationFailed"
 )
 
 // EventReasons lists every reason that an event can have.
 func EventReasons() []string {
 	return []string{
-		EventPaired, EventAdopted, EventRenewed, EventRenewalFailed, EventSecretRestored, EventURLsChanged, EventAuthoritiesChanged,
+		EventPaired, EventAdopted, EventRenewed, EventRenewalFailed, EventSecretRestored, EventURLsChanged, EventAuthoritiesChanged, EventApplicationFailed,
 		string(compassv1alpha1.Connected), string(compassv1alpha1.ConnectionFailed), string(compassv1alpha1.ConnectionMaintenanceFailed),
 		string(compassv1alpha1.SynchronizationFailed), string(compassv1alpha1.ResourceApplicationFailed),
 		string(compassv1alpha1.MetadataUpdateFailed), string(compassv1alpha1.Synchronized),
@@ -60,6 +64,30 @@ func changes(before, after *compassv1alpha1.CompassConnectionStatus) []Event {
 		if isTrue(after, kind) && !isTrue(before, kind) {
 			events = append(events, Event{Type: corev1.EventTypeWarning, Reason: kind, Action: "Wait", Message: meta.FindStatusCondition(after.Conditions, kind).Message})
 		}
+	}
+	return append(events, failed(before, after)...)
+}
+
+// maxFailedEvents bounds the events about systems that one sync could not bring into place.
+const maxFailedEvents = 10
+
+// failed gives events about systems that fail now, or fail by another reason than before.
+func failed(before, after *compassv1alpha1.CompassConnectionStatus) []Event {
+	known := map[string]string{}
+	for _, f := range before.FailedApplications {
+		known[f.ID] = f.Reason
+	}
+	var events []Event
+	for _, f := range after.FailedApplications {
+		if known[f.ID] == f.Reason {
+			continue
+		}
+		if len(events) == maxFailedEvents {
+			break
+		}
+		events = append(events, Event{
+			Type: corev1.EventTypeWarning, Reason: EventApplicationFailed, Action: "Sync", Message: fmt.Sprintf("%s (%s): %s: %s", f.Name, f.ID, f.Reason, f.Message),
+		})
 	}
 	return events
 }

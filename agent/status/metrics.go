@@ -19,6 +19,8 @@ type Metrics struct {
 	duration                     prometheus.Histogram
 	lastSuccess                  prometheus.Gauge
 	applications                 *prometheus.GaugeVec
+	failures                     *prometheus.GaugeVec
+	repairs                      prometheus.Counter
 }
 
 // NewMetrics makes the metrics and registers them.
@@ -39,9 +41,13 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "sync_duration_seconds",
 			Help: "Time from the first query to the last write of a sync.", Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}}),
 		applications: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "applications",
-			Help: "Applications after the last sync, by state (synced, failed, pending_deletion)."}, []string{"state"}),
+			Help: "Applications after the last sync, by state (synced, ready, failed, pending_deletion)."}, []string{"state"}),
+		failures: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "failed_applications",
+			Help: "Systems that the last sync could not bring into place, by reason."}, []string{"reason"}),
+		repairs: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "drift_repairs_total",
+			Help: "Applications that somebody changed, or whose Secrets somebody changed, and that were repaired between syncs."}),
 	}
-	r.MustRegister(m.notBefore, m.notAfter, m.renewAt, m.up, m.lastSuccess, m.renewals, m.requests, m.duration, m.applications)
+	r.MustRegister(m.failures, m.repairs, m.notBefore, m.notAfter, m.renewAt, m.up, m.lastSuccess, m.renewals, m.requests, m.duration, m.applications)
 	return m
 }
 
@@ -65,6 +71,17 @@ func (m *Metrics) Request(operation, code string) {
 // SyncTook notes how long a sync took.
 func (m *Metrics) SyncTook(d time.Duration) { m.duration.Observe(d.Seconds()) }
 
+// DriftRepaired counts an Application that was repaired between syncs.
+func (m *Metrics) DriftRepaired() { m.repairs.Inc() }
+
+// Failures shows how many systems the last sync could not bring into place, by reason.
+func (m *Metrics) Failures(byReason map[string]int) {
+	m.failures.Reset()
+	for reason, count := range byReason {
+		m.failures.WithLabelValues(reason).Set(float64(count))
+	}
+}
+
 // observe shows a written status.
 func (m *Metrics) observe(st *compassv1alpha1.CompassConnectionStatus, f Facts) {
 	unix := func(t time.Time) float64 {
@@ -85,6 +102,7 @@ func (m *Metrics) observe(st *compassv1alpha1.CompassConnectionStatus, f Facts) 
 	}
 	if a := st.Applications; a != nil {
 		m.applications.WithLabelValues("synced").Set(float64(a.Synced))
+		m.applications.WithLabelValues("ready").Set(float64(a.Ready))
 		m.applications.WithLabelValues("failed").Set(float64(a.Failed))
 		m.applications.WithLabelValues("pending_deletion").Set(float64(a.PendingDeletion))
 	}

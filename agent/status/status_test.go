@@ -234,6 +234,7 @@ func TestRequestsAndRenewalsAreCountedByWhatBecameOfThem(t *testing.T) {
 	want := map[string]float64{
 		"compass_runtime_agent_compass_requests_total code=OK operation=viewer":        1,
 		"compass_runtime_agent_compass_requests_total code=Throttled operation=viewer": 1,
+		"compass_runtime_agent_drift_repairs_total":                                    0,
 		"compass_runtime_agent_renewals_total reason=due result=failure":               1,
 		"compass_runtime_agent_renewals_total reason=due result=success":               1,
 	}

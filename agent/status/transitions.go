@@ -101,8 +101,8 @@ func SyncError(st *compassv1alpha1.CompassConnectionStatus, state compassv1alpha
 
 // Applied is what a sync did to the Applications.
 type Applied struct {
-	// Total, Synced, Failed and PendingDeletion count Applications.
-	Total, Synced, Failed, PendingDeletion int
+	// Total, Synced, Failed and PendingDeletion count Applications; Ready those of Synced that have all credentials.
+	Total, Synced, Ready, Failed, PendingDeletion int
 	// Failures names those that failed.
 	Failures []compassv1alpha1.FailedApplication
 }
@@ -110,7 +110,7 @@ type Applied struct {
 // Counted notes how many Applications are in place.
 func Counted(st *compassv1alpha1.CompassConnectionStatus, a Applied) {
 	st.Applications = &compassv1alpha1.ApplicationCounts{
-		Total: int32(a.Total), Synced: int32(a.Synced), Failed: int32(a.Failed), PendingDeletion: int32(a.PendingDeletion),
+		Total: int32(a.Total), Synced: int32(a.Synced), Ready: int32(a.Ready), Failed: int32(a.Failed), PendingDeletion: int32(a.PendingDeletion),
 	}
 	failures := slices.Clone(a.Failures)
 	slices.SortFunc(failures, func(a, b compassv1alpha1.FailedApplication) int { return strings.Compare(a.ID, b.ID) })

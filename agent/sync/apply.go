@@ -247,9 +247,9 @@ func (a *applier) findSecret(ctx context.Context, app *written, step *SecretStep
 	owner := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: app.name, UID: app.uid}}
 	step.Observed = have
 	switch {
-	case owns(owner, have):
+	case isOwner(owner, have):
 		step.Action = Update
-		step.Changes, step.Stale = secretChanges(have, wantedSecret{bundleID: step.BundleID, data: step.Data})
+		step.Changes, step.Stale = secretChanges(app.name, have, wantedSecret{bundleID: step.BundleID, data: step.Data})
 	case orphaned(app.name, have):
 		step.Action = Replace
 	default:

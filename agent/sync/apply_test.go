@@ -34,7 +34,7 @@ func basic(password string) director.Basic {
 func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
 	c := newCluster(t)
 	result, writes := c.sync(whole(shop()))
-	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Created: 1, Writes: 5}, result); diff != "" {
+	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Ready: 1, Created: 1, Writes: 5}, result); diff != "" {
 		t.Error(diff)
 	}
 	// The Application comes first only without services: Secrets need its UID.
@@ -212,7 +212,7 @@ func TestWhatAnOlderAgentWroteIsTakenOverWithoutAWriteToIt(t *testing.T) {
 	if diff := cmp.Diff([]string{"apply status application mp-shop"}, writes); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Writes: 1}, result); diff != "" {
+	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Ready: 1, Writes: 1}, result); diff != "" {
 		t.Error(diff)
 	}
 }

@@ -156,12 +156,12 @@ func TestAnApplicationThatSomebodyMadeTheirOwnIsNotDeleted(t *testing.T) {
 		return c.Patch(t.Context(), &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-shop"}}, patch)
 	}
 	result, _ := c.sync(whole(all[:2]...))
-	if diff := cmp.Diff(Result{Total: 2, Synced: 2, PendingDeletion: 1, Writes: 1}, result); diff != "" {
+	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Ready: 2, PendingDeletion: 1, Writes: 1}, result); diff != "" {
 		t.Error(diff)
 	}
 	c.before = nil
 	result, _ = c.sync(whole(all[:2]...))
-	if diff := cmp.Diff(Result{Total: 2, Synced: 2}, result); diff != "" {
+	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Ready: 2}, result); diff != "" {
 		t.Error(diff)
 	}
 	if got := c.application("mp-shop").Labels[v1alpha1.ManagedByLabel]; got != "" {
@@ -188,7 +188,7 @@ func TestASystemThatLeavesTakesItsSecretsAlong(t *testing.T) {
 	all := append(systems(2), shop())
 	c.sync(whole(all...))
 	result, writes := c.sync(whole(all[:2]...))
-	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Deleted: 1, Writes: 1}, result); diff != "" {
+	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Ready: 2, Deleted: 1, Writes: 1}, result); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{"delete application mp-shop"}, writes); diff != "" {
@@ -209,7 +209,7 @@ func TestADeletionThatFailsIsReported(t *testing.T) {
 		return nil
 	}
 	result, _ := c.sync(whole(all[:2]...))
-	want := Result{Total: 2, Synced: 2, PendingDeletion: 1, Writes: 1, Failures: []compassv1alpha1.FailedApplication{
+	want := Result{Total: 2, Synced: 2, Ready: 2, PendingDeletion: 1, Writes: 1, Failures: []compassv1alpha1.FailedApplication{
 		{ID: shop().ID, Name: "mp-shop", Reason: ReasonWriteFailed, Message: "deleting Application mp-shop: Internal error occurred: no"}}}
 	if diff := cmp.Diff(want, result); diff != "" {
 		t.Error(diff)

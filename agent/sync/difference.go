@@ -45,9 +45,11 @@ func sameMetadata(a, b *v1alpha1.CompassMetadata) bool {
 // owns says whether a Secret is the Application's: by UID, so that a Secret somebody else made is never touched,
 // whatever an Application says about it.
 func owns(app *v1alpha1.Application, s *corev1.Secret) bool {
-	if s.Labels[labelApplication] != labelValue(app.Name) || s.Labels[labelBundle] == "" {
-		return false
-	}
+	return s.Labels[labelApplication] == labelValue(app.Name) && s.Labels[labelBundle] != "" && isOwner(app, s)
+}
+
+// isOwner is for a Secret that has the very name that the Application needs: its labels may have been removed.
+func isOwner(app *v1alpha1.Application, s *corev1.Secret) bool {
 	for _, owner := range s.OwnerReferences {
 		if owner.Kind == applicationKind && owner.APIVersion == v1alpha1.GroupVersion.String() && owner.Name == app.Name && owner.UID == app.UID {
 			return true
@@ -78,9 +80,9 @@ func (p *planner) secretSteps(name string, app *v1alpha1.Application, w wanted) 
 		step := SecretStep{Action: Create, Name: secretName, BundleID: want.bundleID, Data: want.data, Observed: have}
 		switch {
 		case have == nil:
-		case app != nil && owns(app, have):
+		case app != nil && isOwner(app, have):
 			step.Action = Update
-			step.Changes, step.Stale = secretChanges(have, want)
+			step.Changes, step.Stale = secretChanges(name, have, want)
 			if len(step.Changes) == 0 {
 				continue
 			}
@@ -108,7 +110,7 @@ func secretTaken(namespace, name, application string) string {
 }
 
 // secretChanges names the keys that differ, never their values, and the keys that are too many.
-func secretChanges(have *corev1.Secret, want wantedSecret) (changes, stale []string) {
+func secretChanges(application string, have *corev1.Secret, want wantedSecret) (changes, stale []string) {
 	for _, key := range sortedKeys(want.data) {
 		if value, ok := have.Data[key]; !ok || secret.Value(value) != want.data[key] {
 			changes = append(changes, "data."+key)
@@ -120,7 +122,7 @@ func secretChanges(have *corev1.Secret, want wantedSecret) (changes, stale []str
 			stale = append(stale, key)
 		}
 	}
-	if have.Labels[labelBundle] != want.bundleID {
+	if have.Labels[labelBundle] != want.bundleID || have.Labels[labelApplication] != labelValue(application) {
 		changes = append(changes, "metadata.labels")
 	}
 	return changes, stale

@@ -83,7 +83,7 @@ func TestASecretThatStandsInTheWayIsReportedAndLeftAlone(t *testing.T) {
 	other := director.Application{ID: "z", Name: "Other"}
 	result, _ := c.sync(whole(shop(), other))
 	message := "there is a Secret " + c.namespace + "/" + shopSecret + " that does not belong to Application mp-shop; it is left alone: delete or rename it"
-	want := Result{Total: 2, Synced: 1, Failed: 1, Created: 1, Writes: result.Writes,
+	want := Result{Total: 2, Synced: 1, Ready: 1, Failed: 1, Reasons: map[string]int{ReasonSecretTaken: 1}, Created: 1, Writes: result.Writes,
 		Failures: []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonSecretTaken, Message: message}}}
 	if diff := cmp.Diff(want, result); diff != "" {
 		t.Error(diff)

@@ -36,6 +36,9 @@ type Observed struct {
 	Applications []v1alpha1.Application
 	// Secrets of the namespace that carry the labels of this package.
 	Secrets []corev1.Secret
+	// Former are Applications with pending credentials as a former sync meant them to be, by name. They count more than
+	// what is observed: of credentials that stay as they are, somebody may have changed what is observed. May be nil.
+	Former map[string]*v1alpha1.Application
 }
 
 // Action is what a step does to an object.
@@ -65,6 +68,18 @@ type Step struct {
 	// Synchronized and CredentialsReady are the conditions that follow if the step succeeds. An empty CredentialsReady
 	// leaves the condition as it is.
 	Synchronized, CredentialsReady Verdict
+}
+
+// idle says that everything but the status stays as it is.
+func (s *Step) idle() bool { return s.Action == Keep && len(s.Secrets) == 0 }
+
+// differences names what is changed by the step, without values.
+func (s *Step) differences() string {
+	all := slices.Clone(s.Changes)
+	for _, secret := range s.Secrets {
+		all = append(all, fmt.Sprintf("%s secret %s%s", secret.Action, secret.Name, because(secret.Changes)))
+	}
+	return strings.Join(all, ", ")
 }
 
 // SecretStep is what is to be done for one Secret. Update adds and changes keys before the Application is written, and
@@ -113,6 +128,7 @@ func NewPlan(snap director.Snapshot, observed Observed, settings Settings, absen
 		owned:    map[types.UID][]*corev1.Secret{},
 		secrets:  map[string]*corev1.Secret{},
 		claimed:  map[string]bool{},
+		former:   observed.Former,
 		plan:     Plan{Total: len(snap.Applications) + len(snap.Invalid)},
 	}
 	p.look(observed)
@@ -149,6 +165,7 @@ type planner struct {
 	secrets map[string]*corev1.Secret
 	// claimed are the names that the snapshot speaks of: they are not absent.
 	claimed map[string]bool
+	former  map[string]*v1alpha1.Application
 	plan    Plan
 }
 
@@ -188,7 +205,11 @@ func (p *planner) application(app director.Application, name string) *Failure {
 		return &Failure{app.ID, app.Name, ReasonNameTaken, nameTaken(name)}
 	}
 
-	w := mapApplication(name, app, existing, p.settings.GatewayURL, p.settings.SkipVerify)
+	former := existing
+	if meant := p.former[name]; meant != nil && existing != nil && meant.Spec.CompassMetadata.ApplicationID == app.ID {
+		former = meant
+	}
+	w := mapApplication(name, app, former, p.settings.GatewayURL, p.settings.SkipVerify)
 	step := Step{
 		Action: Create, Name: name, ID: app.ID, System: app.Name, Wanted: w.application, Observed: existing,
 		Synchronized: w.synchronized, CredentialsReady: w.credentialReady,
@@ -251,7 +272,7 @@ func adoptable(app *v1alpha1.Application, id string) bool {
 func (p Plan) String() string {
 	var b strings.Builder
 	for _, step := range p.Steps {
-		if step.Action == Keep && len(step.Secrets) == 0 {
+		if step.idle() {
 			continue
 		}
 		fmt.Fprintf(&b, "%s application %s%s\n", step.Action, step.Name, because(step.Changes))

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -63,12 +64,17 @@ type Syncer struct {
 
 	mu       stdsync.Mutex
 	absences Absences
+	last     memory
 }
 
 // Result is what a sync came to.
 type Result struct {
 	// Total is how many systems Compass named; each of them is either Synced or Failed.
 	Total, Synced, Failed int
+	// Ready is how many of the Synced have every credential that Compass means them to have.
+	Ready int
+	// Reasons counts the Failed by reason; nil if there are none.
+	Reasons map[string]int
 	// PendingDeletion is how many Applications are kept although Compass does not name them. PruneBlocked says why, and
 	// what a person can do; of those whose deletion the API server refused, Failures tell, and one that somebody changed
 	// in the same moment is looked at again by the next sync.
@@ -89,6 +95,7 @@ func (s *Syncer) Sync(ctx context.Context, snap director.Snapshot) (Result, erro
 	if err != nil {
 		return Result{}, err
 	}
+	s.last = remember(snap, plan)
 	result, err := s.apply(ctx, plan)
 	// Only what was seen through counts as a confirmation.
 	if err == nil {
@@ -113,8 +120,18 @@ func (s *Syncer) plan(ctx context.Context, snap director.Snapshot) (Plan, error)
 	if err := s.Reader.List(ctx, &secrets, client.InNamespace(s.Namespace), client.HasLabels{labelApplication, labelBundle}); err != nil {
 		return Plan{}, fmt.Errorf("listing Secrets in namespace %s: %w", s.Namespace, err)
 	}
-	settings := Settings{Namespace: s.Namespace, GatewayURL: s.GatewayURL, SkipVerify: s.SkipVerify, Guard: s.Guard, Now: s.now().Now()}
-	return NewPlan(snap, Observed{Applications: applications.Items, Secrets: secrets.Items}, settings, s.absences), nil
+	return NewPlan(snap, Observed{Applications: applications.Items, Secrets: secrets.Items, Former: s.last.former}, s.settings(), s.absences), nil
+}
+
+func (s *Syncer) settings() Settings {
+	return Settings{Namespace: s.Namespace, GatewayURL: s.GatewayURL, SkipVerify: s.SkipVerify, Guard: s.Guard, Now: s.now().Now()}
+}
+
+func (s *Syncer) live() client.Reader {
+	if s.Live == nil {
+		return s.Reader
+	}
+	return s.Live
 }
 
 func (s *Syncer) now() clock.PassiveClock {
@@ -125,10 +142,7 @@ func (s *Syncer) now() clock.PassiveClock {
 }
 
 func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
-	a := &applier{Client: s.Client, live: s.Live, namespace: s.Namespace, clock: s.now(), recorder: s.Recorder, log: s.Log}
-	if a.live == nil {
-		a.live = s.Reader
-	}
+	a := &applier{Client: s.Client, live: s.live(), namespace: s.Namespace, clock: s.now(), recorder: s.Recorder, log: s.Log}
 	if a.log == nil {
 		a.log = slog.New(slog.DiscardHandler)
 	}
@@ -165,6 +179,9 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 				err := a.step(ctx, step)
 				mu.Lock()
 				defer mu.Unlock()
+				if err == nil && step.Synchronized.Status == metav1.ConditionTrue && step.CredentialsReady.Status == metav1.ConditionTrue {
+					result.Ready++
+				}
 				var failed *stepError
 				switch {
 				case errors.Is(err, errChanged):
@@ -201,6 +218,12 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 				result.Failures = append(result.Failures, compassv1alpha1.FailedApplication{ID: f.ID, Name: f.System, Reason: f.Reason, Message: f.Message})
 			}
 		}
+	}
+	for _, f := range failures {
+		if result.Reasons == nil {
+			result.Reasons = map[string]int{}
+		}
+		result.Reasons[f.Reason]++
 	}
 	result.Failed = len(failures)
 	result.Synced = result.Total - result.Failed

@@ -219,6 +219,9 @@ type ApplicationCounts struct {
 	Total int32 `json:"total"`
 	// synced is how many of them are in place.
 	Synced int32 `json:"synced"`
+	// ready is how many of the synced have every credential that they are meant to have.
+	// +optional
+	Ready int32 `json:"ready"`
 	// failed is how many could not be brought into place.
 	Failed int32 `json:"failed"`
 	// pendingDeletion is how many Applications are kept although Director no longer names them.
