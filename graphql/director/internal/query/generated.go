@@ -601,6 +601,31 @@ func (v *DeleteRuntimeLabelResponse) GetDeleteRuntimeLabel() DeleteRuntimeLabelD
 	return v.DeleteRuntimeLabel
 }
 
+// DeleteSystemAuthForRuntimeDeleteSystemAuthForRuntimeRuntimeSystemAuth includes the requested fields of the GraphQL type RuntimeSystemAuth.
+// The GraphQL type's documentation follows.
+//
+// A system auth of a runtime.
+type DeleteSystemAuthForRuntimeDeleteSystemAuthForRuntimeRuntimeSystemAuth struct {
+	// A UUID.
+	Id string `json:"id"`
+}
+
+// GetId returns DeleteSystemAuthForRuntimeDeleteSystemAuthForRuntimeRuntimeSystemAuth.Id, and is useful for accessing the field via an interface.
+func (v *DeleteSystemAuthForRuntimeDeleteSystemAuthForRuntimeRuntimeSystemAuth) GetId() string {
+	return v.Id
+}
+
+// DeleteSystemAuthForRuntimeResponse is returned by DeleteSystemAuthForRuntime on success.
+type DeleteSystemAuthForRuntimeResponse struct {
+	// Deletes a system auth; the certificates of that name stop working. Gives what it was.
+	DeleteSystemAuthForRuntime DeleteSystemAuthForRuntimeDeleteSystemAuthForRuntimeRuntimeSystemAuth `json:"deleteSystemAuthForRuntime"`
+}
+
+// GetDeleteSystemAuthForRuntime returns DeleteSystemAuthForRuntimeResponse.DeleteSystemAuthForRuntime, and is useful for accessing the field via an interface.
+func (v *DeleteSystemAuthForRuntimeResponse) GetDeleteSystemAuthForRuntime() DeleteSystemAuthForRuntimeDeleteSystemAuthForRuntimeRuntimeSystemAuth {
+	return v.DeleteSystemAuthForRuntime
+}
+
 // EventPage includes the GraphQL fields of EventDefinitionPage requested by the fragment EventPage.
 // The GraphQL type's documentation follows.
 //
@@ -688,6 +713,29 @@ type EventsOfBundleResponse struct {
 // GetApplication returns EventsOfBundleResponse.Application, and is useful for accessing the field via an interface.
 func (v *EventsOfBundleResponse) GetApplication() *EventsOfBundleApplication { return v.Application }
 
+// RegisterRuntimeRegisterRuntime includes the requested fields of the GraphQL type Runtime.
+// The GraphQL type's documentation follows.
+//
+// A cluster.
+type RegisterRuntimeRegisterRuntime struct {
+	// A UUID.
+	Id string `json:"id"`
+}
+
+// GetId returns RegisterRuntimeRegisterRuntime.Id, and is useful for accessing the field via an interface.
+func (v *RegisterRuntimeRegisterRuntime) GetId() string { return v.Id }
+
+// RegisterRuntimeResponse is returned by RegisterRuntime on success.
+type RegisterRuntimeResponse struct {
+	// Makes a runtime, which pairs by a one-time token.
+	RegisterRuntime RegisterRuntimeRegisterRuntime `json:"registerRuntime"`
+}
+
+// GetRegisterRuntime returns RegisterRuntimeResponse.RegisterRuntime, and is useful for accessing the field via an interface.
+func (v *RegisterRuntimeResponse) GetRegisterRuntime() RegisterRuntimeRegisterRuntime {
+	return v.RegisterRuntime
+}
+
 // RequestOneTimeTokenForApplicationRequestOneTimeTokenForApplication includes the requested fields of the GraphQL type OneTimeTokenForApplication.
 // The GraphQL type's documentation follows.
 //
@@ -766,6 +814,39 @@ func (v *RequestOneTimeTokenForRuntimeResponse) GetRequestOneTimeTokenForRuntime
 	return v.RequestOneTimeTokenForRuntime
 }
 
+// RuntimeAuthsResponse is returned by RuntimeAuths on success.
+type RuntimeAuthsResponse struct {
+	// One runtime; null, without an error, if it is unknown.
+	Runtime *RuntimeAuthsRuntime `json:"runtime"`
+}
+
+// GetRuntime returns RuntimeAuthsResponse.Runtime, and is useful for accessing the field via an interface.
+func (v *RuntimeAuthsResponse) GetRuntime() *RuntimeAuthsRuntime { return v.Runtime }
+
+// RuntimeAuthsRuntime includes the requested fields of the GraphQL type Runtime.
+// The GraphQL type's documentation follows.
+//
+// A cluster.
+type RuntimeAuthsRuntime struct {
+	// Its system auths: the common names of its client certificates. Null without the scope for it.
+	Auths []RuntimeAuthsRuntimeAuthsRuntimeSystemAuth `json:"auths"`
+}
+
+// GetAuths returns RuntimeAuthsRuntime.Auths, and is useful for accessing the field via an interface.
+func (v *RuntimeAuthsRuntime) GetAuths() []RuntimeAuthsRuntimeAuthsRuntimeSystemAuth { return v.Auths }
+
+// RuntimeAuthsRuntimeAuthsRuntimeSystemAuth includes the requested fields of the GraphQL type RuntimeSystemAuth.
+// The GraphQL type's documentation follows.
+//
+// A system auth of a runtime.
+type RuntimeAuthsRuntimeAuthsRuntimeSystemAuth struct {
+	// A UUID.
+	Id string `json:"id"`
+}
+
+// GetId returns RuntimeAuthsRuntimeAuthsRuntimeSystemAuth.Id, and is useful for accessing the field via an interface.
+func (v *RuntimeAuthsRuntimeAuthsRuntimeSystemAuth) GetId() string { return v.Id }
+
 // RuntimeLabelsResponse is returned by RuntimeLabels on success.
 type RuntimeLabelsResponse struct {
 	// One runtime; null, without an error, if it is unknown.
@@ -786,6 +867,65 @@ type RuntimeLabelsRuntime struct {
 
 // GetLabels returns RuntimeLabelsRuntime.Labels, and is useful for accessing the field via an interface.
 func (v *RuntimeLabelsRuntime) GetLabels() *json.RawMessage { return v.Labels }
+
+// RuntimesWithLabelResponse is returned by RuntimesWithLabel on success.
+type RuntimesWithLabelResponse struct {
+	// All runtimes of the tenant.
+	Runtimes RuntimesWithLabelRuntimesRuntimePage `json:"runtimes"`
+}
+
+// GetRuntimes returns RuntimesWithLabelResponse.Runtimes, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelResponse) GetRuntimes() RuntimesWithLabelRuntimesRuntimePage {
+	return v.Runtimes
+}
+
+// RuntimesWithLabelRuntimesRuntimePage includes the requested fields of the GraphQL type RuntimePage.
+// The GraphQL type's documentation follows.
+//
+// One page of runtimes.
+type RuntimesWithLabelRuntimesRuntimePage struct {
+	// The items, ordered by id.
+	Data []RuntimesWithLabelRuntimesRuntimePageDataRuntime `json:"data"`
+	// Where the page ends.
+	PageInfo Cursor `json:"pageInfo"`
+	// How many items all pages have together.
+	TotalCount int `json:"totalCount"`
+}
+
+// GetData returns RuntimesWithLabelRuntimesRuntimePage.Data, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelRuntimesRuntimePage) GetData() []RuntimesWithLabelRuntimesRuntimePageDataRuntime {
+	return v.Data
+}
+
+// GetPageInfo returns RuntimesWithLabelRuntimesRuntimePage.PageInfo, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelRuntimesRuntimePage) GetPageInfo() Cursor { return v.PageInfo }
+
+// GetTotalCount returns RuntimesWithLabelRuntimesRuntimePage.TotalCount, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelRuntimesRuntimePage) GetTotalCount() int { return v.TotalCount }
+
+// RuntimesWithLabelRuntimesRuntimePageDataRuntime includes the requested fields of the GraphQL type Runtime.
+// The GraphQL type's documentation follows.
+//
+// A cluster.
+type RuntimesWithLabelRuntimesRuntimePageDataRuntime struct {
+	// A UUID.
+	Id string `json:"id"`
+	// Its name within the tenant.
+	Name string `json:"name"`
+	// All labels, or the one with this key.
+	Labels *json.RawMessage `json:"labels"`
+}
+
+// GetId returns RuntimesWithLabelRuntimesRuntimePageDataRuntime.Id, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelRuntimesRuntimePageDataRuntime) GetId() string { return v.Id }
+
+// GetName returns RuntimesWithLabelRuntimesRuntimePageDataRuntime.Name, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelRuntimesRuntimePageDataRuntime) GetName() string { return v.Name }
+
+// GetLabels returns RuntimesWithLabelRuntimesRuntimePageDataRuntime.Labels, and is useful for accessing the field via an interface.
+func (v *RuntimesWithLabelRuntimesRuntimePageDataRuntime) GetLabels() *json.RawMessage {
+	return v.Labels
+}
 
 // SetRuntimeLabelResponse is returned by SetRuntimeLabel on success.
 type SetRuntimeLabelResponse struct {
@@ -809,6 +949,29 @@ type SetRuntimeLabelSetRuntimeLabel struct {
 
 // GetKey returns SetRuntimeLabelSetRuntimeLabel.Key, and is useful for accessing the field via an interface.
 func (v *SetRuntimeLabelSetRuntimeLabel) GetKey() string { return v.Key }
+
+// UnregisterRuntimeResponse is returned by UnregisterRuntime on success.
+type UnregisterRuntimeResponse struct {
+	// Removes a runtime; its certificates stop working. Gives what it was.
+	UnregisterRuntime UnregisterRuntimeUnregisterRuntime `json:"unregisterRuntime"`
+}
+
+// GetUnregisterRuntime returns UnregisterRuntimeResponse.UnregisterRuntime, and is useful for accessing the field via an interface.
+func (v *UnregisterRuntimeResponse) GetUnregisterRuntime() UnregisterRuntimeUnregisterRuntime {
+	return v.UnregisterRuntime
+}
+
+// UnregisterRuntimeUnregisterRuntime includes the requested fields of the GraphQL type Runtime.
+// The GraphQL type's documentation follows.
+//
+// A cluster.
+type UnregisterRuntimeUnregisterRuntime struct {
+	// A UUID.
+	Id string `json:"id"`
+}
+
+// GetId returns UnregisterRuntimeUnregisterRuntime.Id, and is useful for accessing the field via an interface.
+func (v *UnregisterRuntimeUnregisterRuntime) GetId() string { return v.Id }
 
 // VersionFields includes the GraphQL fields of Version requested by the fragment VersionFields.
 // The GraphQL type's documentation follows.
@@ -968,6 +1131,14 @@ func (v *__DeleteRuntimeLabelInput) GetRuntime() string { return v.Runtime }
 // GetKey returns __DeleteRuntimeLabelInput.Key, and is useful for accessing the field via an interface.
 func (v *__DeleteRuntimeLabelInput) GetKey() string { return v.Key }
 
+// __DeleteSystemAuthForRuntimeInput is used internally by genqlient
+type __DeleteSystemAuthForRuntimeInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __DeleteSystemAuthForRuntimeInput.Id, and is useful for accessing the field via an interface.
+func (v *__DeleteSystemAuthForRuntimeInput) GetId() string { return v.Id }
+
 // __EventsOfBundleInput is used internally by genqlient
 type __EventsOfBundleInput struct {
 	Application string  `json:"application"`
@@ -988,6 +1159,22 @@ func (v *__EventsOfBundleInput) GetFirst() int { return v.First }
 // GetAfter returns __EventsOfBundleInput.After, and is useful for accessing the field via an interface.
 func (v *__EventsOfBundleInput) GetAfter() *string { return v.After }
 
+// __RegisterRuntimeInput is used internally by genqlient
+type __RegisterRuntimeInput struct {
+	Name        string          `json:"name"`
+	Description string          `json:"description"`
+	Labels      json.RawMessage `json:"labels"`
+}
+
+// GetName returns __RegisterRuntimeInput.Name, and is useful for accessing the field via an interface.
+func (v *__RegisterRuntimeInput) GetName() string { return v.Name }
+
+// GetDescription returns __RegisterRuntimeInput.Description, and is useful for accessing the field via an interface.
+func (v *__RegisterRuntimeInput) GetDescription() string { return v.Description }
+
+// GetLabels returns __RegisterRuntimeInput.Labels, and is useful for accessing the field via an interface.
+func (v *__RegisterRuntimeInput) GetLabels() json.RawMessage { return v.Labels }
+
 // __RequestOneTimeTokenForApplicationInput is used internally by genqlient
 type __RequestOneTimeTokenForApplicationInput struct {
 	Id string `json:"id"`
@@ -1004,6 +1191,14 @@ type __RequestOneTimeTokenForRuntimeInput struct {
 // GetId returns __RequestOneTimeTokenForRuntimeInput.Id, and is useful for accessing the field via an interface.
 func (v *__RequestOneTimeTokenForRuntimeInput) GetId() string { return v.Id }
 
+// __RuntimeAuthsInput is used internally by genqlient
+type __RuntimeAuthsInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __RuntimeAuthsInput.Id, and is useful for accessing the field via an interface.
+func (v *__RuntimeAuthsInput) GetId() string { return v.Id }
+
 // __RuntimeLabelsInput is used internally by genqlient
 type __RuntimeLabelsInput struct {
 	Runtime string `json:"runtime"`
@@ -1011,6 +1206,22 @@ type __RuntimeLabelsInput struct {
 
 // GetRuntime returns __RuntimeLabelsInput.Runtime, and is useful for accessing the field via an interface.
 func (v *__RuntimeLabelsInput) GetRuntime() string { return v.Runtime }
+
+// __RuntimesWithLabelInput is used internally by genqlient
+type __RuntimesWithLabelInput struct {
+	Key   string  `json:"key"`
+	First int     `json:"first"`
+	After *string `json:"after,omitempty"`
+}
+
+// GetKey returns __RuntimesWithLabelInput.Key, and is useful for accessing the field via an interface.
+func (v *__RuntimesWithLabelInput) GetKey() string { return v.Key }
+
+// GetFirst returns __RuntimesWithLabelInput.First, and is useful for accessing the field via an interface.
+func (v *__RuntimesWithLabelInput) GetFirst() int { return v.First }
+
+// GetAfter returns __RuntimesWithLabelInput.After, and is useful for accessing the field via an interface.
+func (v *__RuntimesWithLabelInput) GetAfter() *string { return v.After }
 
 // __SetRuntimeLabelInput is used internally by genqlient
 type __SetRuntimeLabelInput struct {
@@ -1027,6 +1238,14 @@ func (v *__SetRuntimeLabelInput) GetKey() string { return v.Key }
 
 // GetValue returns __SetRuntimeLabelInput.Value, and is useful for accessing the field via an interface.
 func (v *__SetRuntimeLabelInput) GetValue() interface{} { return v.Value }
+
+// __UnregisterRuntimeInput is used internally by genqlient
+type __UnregisterRuntimeInput struct {
+	Id string `json:"id"`
+}
+
+// GetId returns __UnregisterRuntimeInput.Id, and is useful for accessing the field via an interface.
+func (v *__UnregisterRuntimeInput) GetId() string { return v.Id }
 
 // The query executed by APIsOfBundle.
 const APIsOfBundle_Operation = `
@@ -1481,6 +1700,40 @@ func DeleteRuntimeLabel(
 	return data_, err_
 }
 
+// The mutation executed by DeleteSystemAuthForRuntime.
+const DeleteSystemAuthForRuntime_Operation = `
+mutation DeleteSystemAuthForRuntime ($id: ID!) {
+	deleteSystemAuthForRuntime(authID: $id) {
+		id
+	}
+}
+`
+
+func DeleteSystemAuthForRuntime(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *DeleteSystemAuthForRuntimeResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "DeleteSystemAuthForRuntime",
+		Query:  DeleteSystemAuthForRuntime_Operation,
+		Variables: &__DeleteSystemAuthForRuntimeInput{
+			Id: id,
+		},
+	}
+
+	data_ = &DeleteSystemAuthForRuntimeResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by EventsOfBundle.
 const EventsOfBundle_Operation = `
 query EventsOfBundle ($application: ID!, $bundle: ID!, $first: Int!, $after: PageCursor) {
@@ -1539,6 +1792,44 @@ func EventsOfBundle(
 	}
 
 	data_ = &EventsOfBundleResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by RegisterRuntime.
+const RegisterRuntime_Operation = `
+mutation RegisterRuntime ($name: String!, $description: String!, $labels: Labels!) {
+	registerRuntime(in: {name:$name,description:$description,labels:$labels}) {
+		id
+	}
+}
+`
+
+func RegisterRuntime(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	name string,
+	description string,
+	labels json.RawMessage,
+) (data_ *RegisterRuntimeResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "RegisterRuntime",
+		Query:  RegisterRuntime_Operation,
+		Variables: &__RegisterRuntimeInput{
+			Name:        name,
+			Description: description,
+			Labels:      labels,
+		},
+	}
+
+	data_ = &RegisterRuntimeResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -1622,6 +1913,42 @@ func RequestOneTimeTokenForRuntime(
 	return data_, err_
 }
 
+// The query executed by RuntimeAuths.
+const RuntimeAuths_Operation = `
+query RuntimeAuths ($id: ID!) {
+	runtime(id: $id) {
+		auths {
+			id
+		}
+	}
+}
+`
+
+func RuntimeAuths(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *RuntimeAuthsResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "RuntimeAuths",
+		Query:  RuntimeAuths_Operation,
+		Variables: &__RuntimeAuthsInput{
+			Id: id,
+		},
+	}
+
+	data_ = &RuntimeAuthsResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
 // The query executed by RuntimeLabels.
 const RuntimeLabels_Operation = `
 query RuntimeLabels ($runtime: ID!) {
@@ -1645,6 +1972,56 @@ func RuntimeLabels(
 	}
 
 	data_ = &RuntimeLabelsResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The query executed by RuntimesWithLabel.
+const RuntimesWithLabel_Operation = `
+query RuntimesWithLabel ($key: String!, $first: Int!, $after: PageCursor) {
+	runtimes(filter: [{key:$key}], first: $first, after: $after) {
+		data {
+			id
+			name
+			labels(key: $key)
+		}
+		pageInfo {
+			... Cursor
+		}
+		totalCount
+	}
+}
+fragment Cursor on PageInfo {
+	endCursor
+	hasNextPage
+}
+`
+
+func RuntimesWithLabel(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	key string,
+	first int,
+	after *string,
+) (data_ *RuntimesWithLabelResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "RuntimesWithLabel",
+		Query:  RuntimesWithLabel_Operation,
+		Variables: &__RuntimesWithLabelInput{
+			Key:   key,
+			First: first,
+			After: after,
+		},
+	}
+
+	data_ = &RuntimesWithLabelResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(
@@ -1683,6 +2060,40 @@ func SetRuntimeLabel(
 	}
 
 	data_ = &SetRuntimeLabelResponse{}
+	resp_ := &graphql.Response{Data: data_}
+
+	err_ = client_.MakeRequest(
+		ctx_,
+		req_,
+		resp_,
+	)
+
+	return data_, err_
+}
+
+// The mutation executed by UnregisterRuntime.
+const UnregisterRuntime_Operation = `
+mutation UnregisterRuntime ($id: ID!) {
+	unregisterRuntime(id: $id) {
+		id
+	}
+}
+`
+
+func UnregisterRuntime(
+	ctx_ context.Context,
+	client_ graphql.Client,
+	id string,
+) (data_ *UnregisterRuntimeResponse, err_ error) {
+	req_ := &graphql.Request{
+		OpName: "UnregisterRuntime",
+		Query:  UnregisterRuntime_Operation,
+		Variables: &__UnregisterRuntimeInput{
+			Id: id,
+		},
+	}
+
+	data_ = &UnregisterRuntimeResponse{}
 	resp_ := &graphql.Response{Data: data_}
 
 	err_ = client_.MakeRequest(

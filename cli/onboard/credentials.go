@@ -1,0 +1,95 @@
+package onboard
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"os"
+	"time"
+
+	"golang.org/x/oauth2"
+	"golang.org/x/oauth2/clientcredentials"
+	"sigs.k8s.io/yaml"
+
+	"github.com/application-connector/application-connector/secret"
+)
+
+const (
+	// maxCredentials bounds the file, in bytes.
+	maxCredentials = 64 << 10
+	// tokenTimeout bounds one request for a token.
+	tokenTimeout = 30 * time.Second
+)
+
+// credentials are an OAuth 2.0 client, in the form that existing onboarding reads: alone, or under the key data.
+type credentials struct {
+	ClientID       string `json:"client_id"`
+	ClientSecret   string `json:"client_secret"`
+	TokensEndpoint string `json:"tokens_endpoint"`
+}
+
+// Format implements fmt.Formatter: nothing is printed of what is secret.
+func (credentials) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
+
+// readCredentials reads the file. Its error repeats nothing of what is in it.
+func readCredentials(path string) (credentials, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return credentials{}, fmt.Errorf("--credentials: %w", err)
+	}
+	defer file.Close()
+	text, err := io.ReadAll(io.LimitReader(file, maxCredentials))
+	if err != nil {
+		return credentials{}, fmt.Errorf("--credentials: %w", err)
+	}
+	var found struct {
+		credentials `json:",inline"`
+		Data        *credentials `json:"data"`
+	}
+	if err := yaml.Unmarshal(text, &found); err != nil {
+		return credentials{}, fmt.Errorf("--credentials: %s is no YAML with client_id, client_secret and tokens_endpoint", path)
+	}
+	c := found.credentials
+	if found.Data != nil {
+		c = *found.Data
+	}
+	if c.ClientID == "" || c.ClientSecret == "" {
+		return credentials{}, fmt.Errorf("--credentials: %s lacks client_id or client_secret", path)
+	}
+	if u, err := url.Parse(c.TokensEndpoint); err != nil || u.Scheme != "https" || u.Host == "" {
+		return credentials{}, fmt.Errorf("--credentials: tokens_endpoint in %s is no https URL", path)
+	}
+	return c, nil
+}
+
+// bearer gets an access token with the scopes to register runtimes.
+func (o *Options) bearer(ctx context.Context, roots *x509.CertPool) (secret.Value, error) {
+	c, err := readCredentials(o.CredentialsFile)
+	if err != nil {
+		return "", err
+	}
+	transport := &http.Transport{
+		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+	}
+	web := &http.Client{Transport: transport, Timeout: tokenTimeout, CheckRedirect: func(*http.Request, []*http.Request) error {
+		return errors.New("the token endpoint redirects, and credentials are not sent on")
+	}}
+	config := clientcredentials.Config{
+		ClientID: c.ClientID, ClientSecret: c.ClientSecret, TokenURL: c.TokensEndpoint,
+		Scopes: []string{"runtime:read", "runtime:write"}, AuthStyle: oauth2.AuthStyleInHeader,
+	}
+	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, web))
+	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
+		// Its text would repeat the answer.
+		return "", fmt.Errorf("the token endpoint %s refuses the credentials of %s: HTTP %d %s", c.TokensEndpoint, o.CredentialsFile, refused.Response.StatusCode, refused.ErrorCode)
+	}
+	if err != nil {
+		return "", fmt.Errorf("the token endpoint: %w", err)
+	}
+	return secret.Value(token.AccessToken), nil
+}
