@@ -58,6 +58,8 @@ type Options struct {
 
 	// Kubernetes is the cluster; nil means that of KUBECONFIG, or the one that the process runs in.
 	Kubernetes *rest.Config
+	// CompassTimeout bounds one request to Compass; 0 means graphql.DefaultTimeout.
+	CompassTimeout time.Duration
 	// LogTo takes the log; nil means standard error.
 	LogTo io.Writer
 	// Listening, if set, is told the addresses once they are open. It is for callers that ask for port 0.

@@ -129,7 +129,7 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() { _ = metrics.Close() }()
-	transport := graphql.Options{InsecureSkipVerify: o.SkipCompassTLSVerify, UserAgent: "compass-runtime-agent", Log: log}
+	transport := graphql.Options{InsecureSkipVerify: o.SkipCompassTLSVerify, Timeout: o.CompassTimeout, UserAgent: "compass-runtime-agent", Log: log}
 	if o.CompassCAFile != "" {
 		if transport.RootCAs, err = graphql.RootsFromFile(o.CompassCAFile); err != nil {
 			return fmt.Errorf("environment variable APP_COMPASS_CA_FILE: %w", err)
@@ -219,7 +219,8 @@ func (o Options) manager(config *rest.Config, log *slog.Logger) (manager.Manager
 		LeaderElection: o.LeaderElection, LeaderElectionID: leaseName, LeaderElectionNamespace: o.ConfigurationSecret.Namespace,
 		LeaderElectionReleaseOnCancel: true, // the process ends with the manager
 		GracefulShutdownTimeout:       ptr.To(stopTimeout),
-		Cache: cache.Options{ByObject: map[client.Object]cache.ByObject{
+		// Who wrote which field is more text than the fields themselves, and nobody here asks.
+		Cache: cache.Options{DefaultTransform: cache.TransformStripManagedFields(), ByObject: map[client.Object]cache.ByObject{
 			&corev1.Secret{}: {Namespaces: map[string]cache.Config{o.IntegrationNamespace: {LabelSelector: credentials}}},
 		}},
 	})

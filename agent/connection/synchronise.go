@@ -53,6 +53,9 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 	status.Counted(st, status.Applied{
 		Total: result.Total, Synced: result.Synced, Ready: result.Ready, Failed: result.Failed, PendingDeletion: result.PendingDeletion, Failures: result.Failures,
 	})
+	if !snapshot.Complete && result.PruneBlocked == "" {
+		result.PruneBlocked = "the answer of Compass was incomplete; it misses no Application, and if it did, that one would be kept; Compass: " + snapshot.Incomplete
+	}
 	v.facts.Synced, v.facts.PruneBlocked = true, result.PruneBlocked
 	if err := r.label(ctx, v, d, snapshot); err != nil {
 		r.Log.WarnContext(ctx, "the labels of the runtime could not be set", "error", err)

@@ -102,6 +102,12 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 		}
 	}
 
+	if step.Action == Keep && step.Synchronized.Reason != ReasonPendingDeletion {
+		// Compass names the system, if in a way that fails: a word about its deletion is over.
+		if err := a.withdrawConfirmation(ctx, app, step.Observed); err != nil {
+			return app, err
+		}
+	}
 	for i := range step.Secrets {
 		if err := a.bringSecret(ctx, app, &step.Secrets[i]); err != nil {
 			return app, err

@@ -247,3 +247,36 @@ func TestASecretDeletedBetweenTwoRequestsIsCreated(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestAFailingSystemDoesNotKeepTheFormerApplicationOfOneWithAnotherNameNow(t *testing.T) {
+	c := newCluster(t)
+	renamed := director.Application{ID: "id-1", Name: "mp-former"}
+	c.sync(whole(renamed))
+	renamed.Name = "mp-latter"
+	snap := whole(renamed)
+	snap.Invalid = []director.InvalidApplication{{ID: "id-2", Name: "mp-former", Reason: "Bundles[0].Name: want required"}}
+	result, _ := c.sync(snap)
+	if diff := cmp.Diff([]string{"mp-latter"}, c.applicationNames()); diff != "" {
+		t.Error(diff)
+	}
+	if result.Synced != 1 || result.Failed != 1 || result.Deleted != 1 {
+		t.Errorf("result %+v", result)
+	}
+}
+
+func TestAWordAboutDeletionIsOverForASystemThatIsNamedAndFails(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(systems(1)...))
+	c.confirmDeletions()
+	snap := whole()
+	snap.Invalid = []director.InvalidApplication{{ID: "id-00", Name: "mp-app-00", Reason: "Bundles[0].Name: want required"}}
+	if result, _ := c.sync(snap); result.Failed != 1 || result.Deleted != 0 {
+		t.Errorf("result %+v", result)
+	}
+	if got := c.application("mp-app-00").Annotations; len(got) != 0 {
+		t.Errorf("annotations %v", got)
+	}
+	if result, _ := c.sync(whole()); result.Deleted != 0 || result.PendingDeletion != 1 {
+		t.Errorf("result %+v", result)
+	}
+}

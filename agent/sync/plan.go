@@ -129,9 +129,17 @@ func NewPlan(snap director.Snapshot, observed Observed, settings Settings, absen
 		secrets:  map[string]*corev1.Secret{},
 		claimed:  map[string]bool{},
 		former:   observed.Former,
+		named:    map[string]bool{},
 		plan:     Plan{Total: len(snap.Applications) + len(snap.Invalid)},
 	}
 	p.look(observed)
+
+	for _, app := range snap.Applications {
+		p.named[app.ID] = true
+	}
+	for _, app := range snap.Invalid {
+		p.named[app.ID] = true
+	}
 
 	applications := slices.Clone(snap.Applications)
 	slices.SortStableFunc(applications, func(a, b director.Application) int { return strings.Compare(a.ID, b.ID) })
@@ -166,7 +174,9 @@ type planner struct {
 	// claimed are the names that the snapshot speaks of: they are not absent.
 	claimed map[string]bool
 	former  map[string]*v1alpha1.Application
-	plan    Plan
+	// named are the ids of all systems that Compass names.
+	named map[string]bool
+	plan  Plan
 }
 
 func (p *planner) look(observed Observed) {
@@ -246,6 +256,10 @@ func (p *planner) fail(f Failure, name string) {
 	p.plan.Failures = append(p.plan.Failures, f)
 	for _, app := range []*v1alpha1.Application{p.byName[name], p.byID[f.ID]} {
 		if app == nil || !managed(app) || p.claimed[app.Name] {
+			continue
+		}
+		// That of another system which Compass names, too, by a name that it had before, is not this one's.
+		if id := app.Spec.CompassMetadata.ApplicationID; id != f.ID && p.named[id] {
 			continue
 		}
 		p.claimed[app.Name] = true

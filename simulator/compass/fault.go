@@ -128,6 +128,15 @@ func (d *Duration) UnmarshalText(text []byte) error {
 // requests are counted.
 func Operations() []string { return slices.Clone(operations) }
 
+// FaultKinds are all kinds of faults, in the order of the reference.
+func FaultKinds() []FaultKind {
+	kinds := make([]FaultKind, 0, len(faultKinds))
+	for _, kind := range faultKinds {
+		kinds = append(kinds, kind.Kind)
+	}
+	return kinds
+}
+
 // pagedFields are the lists that have pages.
 var pagedFields = []string{
 	"applicationsForRuntime", "applications", "runtimes", "bundles", "apiDefinitions", "eventDefinitions", "documents",
