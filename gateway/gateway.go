@@ -91,8 +91,9 @@ func New(o Options, log *slog.Logger) (*Gateway, error) {
 			return g.pool.For(transport.Target{Host: host, Identity: identity, Trust: trust, Direct: direct})
 		}
 	}
-	g.tokens = tokens.New(tokens.Options{Transports: through(true), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.tokenFetched})
-	g.sessions = csrf.New(csrf.Options{Transports: through(false), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.csrfFetched})
+	g.tokens = tokens.New(tokens.Options{Transports: through(true), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.tokenFetched, Looked: g.metrics.looked("token")})
+	g.sessions = csrf.New(csrf.Options{Transports: through(false), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.csrfFetched, Looked: g.metrics.looked("csrf")})
+	g.metrics.registry.MustRegister(newCollector(g.watcher.Snapshot, map[string]func() int{"token": g.tokens.Len, "csrf": g.sessions.Len}))
 	proxies, err := callers.ParseProxies(o.MeshProxies)
 	if err != nil {
 		return nil, fmt.Errorf("-meshProxies: %w", err)

@@ -18,6 +18,8 @@ const metricsPrefix = "central_application_gateway"
 type metrics struct {
 	registry      *prometheus.Registry
 	requests      *prometheus.CounterVec
+	errors        *prometheus.CounterVec
+	lookups       *prometheus.CounterVec
 	duration      *prometheus.HistogramVec
 	inFlight      prometheus.Gauge
 	tokenFetches  *prometheus.CounterVec
@@ -39,6 +41,8 @@ func newMetrics() *metrics {
 	m := &metrics{
 		registry: prometheus.NewRegistry(),
 		requests: counter("requests_total", "Calls that ended, by what the caller got.", "application", "service", "entry", "code", "source"),
+		errors:   counter("errors_total", "Calls that ended by an error, by its reason.", "application", "service", "entry", "reason"),
+		lookups:  counter("cache_lookups_total", "Times that a token or a CSRF session was asked for.", "cache", "result"),
 		duration: prometheus.NewHistogramVec(prometheus.HistogramOpts{
 			Namespace: metricsPrefix, Name: "request_duration_seconds", Help: "Time from a call's header to the end of its answer.",
 			Buckets: []float64{.001, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30},
@@ -57,7 +61,7 @@ func newMetrics() *metrics {
 		routesUpdated: gauge("route_snapshot_timestamp_seconds", "When changed Applications or Secrets were last put in force."),
 	}
 	m.registry.MustRegister(
-		m.requests, m.duration, m.inFlight, m.tokenFetches, m.csrfFetches, m.snapshots, m.applications, m.problems, m.verifyOff, m.routesUpdated,
+		m.requests, m.errors, m.lookups, m.duration, m.inFlight, m.tokenFetches, m.csrfFetches, m.snapshots, m.applications, m.problems, m.verifyOff, m.routesUpdated,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -73,6 +77,9 @@ func (m *metrics) Begin() func(proxy.Call) {
 	return func(c proxy.Call) {
 		m.inFlight.Dec()
 		m.requests.WithLabelValues(c.Application, c.Service, c.Entry, codeClass(c.Status), string(c.Source)).Inc()
+		if c.Reason != "" {
+			m.errors.WithLabelValues(c.Application, c.Service, c.Entry, c.Reason).Inc()
+		}
 		m.duration.WithLabelValues(c.Application, c.Service).Observe(c.Duration.Seconds())
 	}
 }
@@ -92,6 +99,18 @@ func (m *metrics) tokenFetched(kind string, err error) {
 }
 
 func (m *metrics) csrfFetched(err error) { m.csrfFetches.WithLabelValues(result(err)).Inc() }
+
+// looked returns what counts look-ups in a cache.
+func (m *metrics) looked(cache string) func(found bool) {
+	hit, miss := m.lookups.WithLabelValues(cache, "hit"), m.lookups.WithLabelValues(cache, "miss")
+	return func(found bool) {
+		if found {
+			hit.Inc()
+		} else {
+			miss.Inc()
+		}
+	}
+}
 
 // snapshotChanged counts anew what a snapshot holds.
 func (m *metrics) snapshotChanged(s *routes.Snapshot) {

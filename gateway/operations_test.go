@@ -285,6 +285,11 @@ func metricsCountCallsByRouteAndSource(t *testing.T) {
 		`central_application_gateway_token_fetches_total{result="success",type="OAuth"} 1`,
 		`central_application_gateway_route_problems{reason="SecretMissing"} 1`,
 		`central_application_gateway_applications_without_tls_verification 1`,
+		`central_application_gateway_errors_total{application="counted",entry="",reason="TargetFailed",service="some-api"} 1`,
+		`central_application_gateway_errors_total{application="",entry="",reason="NotFound",service=""} 1`,
+		`central_application_gateway_cache_lookups_total{cache="token",result="miss"} 1`,
+		`central_application_gateway_cache_entries{cache="token"} 1`,
+		`central_application_gateway_cache_entries{cache="csrf"} 0`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no line %s", line)

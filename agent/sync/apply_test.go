@@ -332,6 +332,32 @@ func TestTheGatewaysConditionStaysTheGateways(t *testing.T) {
 	}
 }
 
+func TestTargetSettingsStayTheClusters(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	want := []v1alpha1.TargetSettings{{Target: v1alpha1.AllTargets, MaxConcurrent: 5}, {Target: "no/such", Timeouts: &v1alpha1.TimeoutSettings{Header: "5s"}}}
+	app := c.application("mp-shop")
+	app.Spec.TargetSettings = want
+	c.must(c.Update(t.Context(), app, client.FieldOwner("a person")))
+	// The generation is another one now, and that is all that there is to say.
+	if _, writes := c.sync(whole(shop())); cmp.Diff([]string{"apply status application mp-shop"}, writes) != "" {
+		t.Errorf("a sync without news writes %v", writes)
+	}
+	renamed := withAuth(basic("p"))
+	renamed.Description = "another description"
+	if _, writes := c.sync(whole(renamed)); len(writes) == 0 {
+		t.Error("nothing was written")
+	}
+	if diff := cmp.Diff(want, c.application("mp-shop").Spec.TargetSettings); diff != "" {
+		t.Error(diff)
+	}
+	for _, f := range c.application("mp-shop").ManagedFields {
+		if f.Manager == FieldOwner && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), "targetSettings") {
+			t.Error("the agent owns spec.targetSettings")
+		}
+	}
+}
+
 func TestASyncEndsWithItsContext(t *testing.T) {
 	c := newCluster(t)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -32,6 +32,8 @@ type Options struct {
 	// to Pause. Zero means never.
 	Backoff time.Duration
 	Clock   clock.PassiveClock
+	// Looked is told of each Get: whether there was a value that may be used. May be nil.
+	Looked func(found bool)
 }
 
 // Cache keeps values by key. It is safe for concurrent use.
@@ -87,7 +89,12 @@ func (c *Cache[K, V]) Get(ctx context.Context, key K, fetch func(context.Context
 		return none, context.Canceled
 	}
 	now := c.options.Clock.Now()
-	if f, ok := c.values.Get(key); ok && now.Before(f.Expires) {
+	f, ok := c.values.Get(key)
+	found := ok && now.Before(f.Expires)
+	if c.options.Looked != nil {
+		c.options.Looked(found)
+	}
+	if found {
 		if !f.Refresh.IsZero() && !now.Before(f.Refresh) && c.calls[key] == nil {
 			f.Refresh = now.Add(c.options.Pause) // stands only if this attempt fails
 			c.values.Add(key, f)

@@ -41,6 +41,8 @@ type Options struct {
 	Clock   clock.PassiveClock
 	// Fetched is told of each call to a CSRF token endpoint, and whether it failed. May be nil.
 	Fetched func(err error)
+	// Looked is told each time that one is asked for: whether there was one that may be used. May be nil.
+	Looked func(found bool)
 }
 
 // Manager implements credentials.SessionSource. It is safe for concurrent use.
@@ -66,8 +68,11 @@ func New(o Options) *Manager {
 	if o.Fetched == nil {
 		o.Fetched = func(error) {}
 	}
-	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: pause, Backoff: backoff, Clock: o.Clock})}
+	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: pause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
 }
+
+// Len is the number of sessions kept.
+func (m *Manager) Len() int { return m.sessions.Len() }
 
 // Close ends calls under way.
 func (m *Manager) Close() { m.sessions.Close() }

@@ -36,6 +36,7 @@ const (
 
 // exchange is one call, from the caller's request to the target's answer.
 type exchange struct {
+	id       string // by which the call is found in the log
 	address  address
 	route    *routes.Route
 	use      credentials.Use

@@ -24,7 +24,7 @@ type handler struct {
 
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	x := &exchange{}
+	x := &exchange{id: requestID(r.Header)}
 	rec := &recorder{ResponseWriter: w}
 	r, end := h.engine.traceCall(r, rec, x)
 	defer end()
@@ -158,6 +158,7 @@ func (x *exchange) refuse(w http.ResponseWriter, source Source, status int, reas
 		x.cause = errors.New(text)
 	}
 	w.Header().Set(HeaderReason, reason)
+	w.Header().Set(HeaderRequestID, x.id)
 	writeError(w, status, reason, text)
 }
 
@@ -204,5 +205,6 @@ func (e *Engine) proxyError(w http.ResponseWriter, r *http.Request, err error) {
 		status = http.StatusGatewayTimeout
 	}
 	w.Header().Set(HeaderReason, x.reason)
+	w.Header().Set(HeaderRequestID, x.id)
 	w.WriteHeader(status)
 }

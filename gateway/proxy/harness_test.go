@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -19,6 +20,7 @@ import (
 	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/csrf"
 	"github.com/application-connector/application-connector/gateway/proxy"
@@ -80,6 +82,7 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 	sessions := csrf.New(csrf.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
 	engine := proxy.New(proxy.Options{
 		Snapshot: r.snapshot.Load, Resolver: &credentials.Resolver{Tokens: manager, Sessions: sessions}, Transports: r.pool,
+		Mesh:    callers.Mesh{Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
 		Timeout: limit.target, RequestTimeout: limit.request, Tracers: tracers,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})

@@ -270,12 +270,12 @@ func TestUnknownNamesAreNotInTheAccessLinesRoute(t *testing.T) {
 	if _, named := line["application"]; named || line["source"] != "caller" || line["status"] != float64(404) {
 		t.Errorf("%v", line)
 	}
-	r.get("/app/svc/secret/path?q")
+	r.get("/app/svc/secret/path?q", "X-Request-Id", "the-id")
 	line = r.access(2)
 	delete(line, "time")
 	delete(line, "duration")
 	want := map[string]any{
-		"level": "INFO", "msg": "call", "method": "GET", "status": 200.0, "source": "none", "bytes": 6.0, "attempts": 1.0,
+		"level": "INFO", "msg": "call", "request": "the-id", "method": "GET", "status": 200.0, "source": "none", "bytes": 6.0, "attempts": 1.0,
 		"application": "app", "service": "svc", "entry": "", "target_status": 200.0,
 	}
 	if diff := cmp.Diff(want, line); diff != "" {

@@ -77,7 +77,7 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 			call.Source = SourceNone
 		}
 		attributes := []slog.Attr{
-			slog.String("method", r.Method), slog.Int("status", call.Status), slog.String("source", string(call.Source)),
+			slog.String("request", x.id), slog.String("method", r.Method), slog.Int("status", call.Status), slog.String("source", string(call.Source)),
 			slog.Duration("duration", call.Duration), slog.Int64("bytes", w.bytes), slog.Int("attempts", x.attempts),
 		}
 		if span := trace.SpanContextFromContext(r.Context()); span.HasTraceID() {

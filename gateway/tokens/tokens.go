@@ -49,6 +49,8 @@ type Options struct {
 	Clock   clock.PassiveClock
 	// Fetched is told of each call to a token endpoint: the kind of credentials, and whether it failed. May be nil.
 	Fetched func(kind string, err error)
+	// Looked is told each time that one is asked for: whether there was one that may be used. May be nil.
+	Looked func(found bool)
 }
 
 // Manager implements credentials.TokenSource. It is safe for concurrent use.
@@ -68,8 +70,11 @@ func New(o Options) *Manager {
 	if o.Fetched == nil {
 		o.Fetched = func(string, error) {}
 	}
-	return &Manager{options: o, tokens: cache.New[key, secret.Value](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: refreshPause, Backoff: backoff, Clock: o.Clock})}
+	return &Manager{options: o, tokens: cache.New[key, secret.Value](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: refreshPause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
 }
+
+// Len is the number of tokens kept.
+func (m *Manager) Len() int { return m.tokens.Len() }
 
 // Close ends calls under way.
 func (m *Manager) Close() { m.tokens.Close() }
