@@ -32,6 +32,8 @@ type Options struct {
 	RenewalThreshold float64
 	// KeySize of new keys, in bits.
 	KeySize int
+	// CertManager has cert-manager own the client certificate, and runs the issuer for it.
+	CertManager bool
 	// SkipCompassTLSVerify accepts any server as Compass; CompassCAFile names authorities to trust besides the system's.
 	SkipCompassTLSVerify bool
 	CompassCAFile        string
@@ -94,6 +96,7 @@ var Variables = []Variable{
 		}
 		return err
 	}},
+	{"APP_CERT_MANAGER", "false", wantBool, "have cert-manager issue, renew and store the client certificate, and run the issuer for it: see [cert-manager.md](../cert-manager.md)", boolean(func(o *Options) *bool { return &o.CertManager })},
 	{"APP_SKIP_COMPASS_TLS_VERIFY", "false", wantBool, "accept any server as Compass: whoever is on the way can then read and change everything", boolean(func(o *Options) *bool { return &o.SkipCompassTLSVerify })},
 	{"APP_COMPASS_CA_FILE", "", "the path of a PEM file", "authorities to trust for Compass besides those of the system", text(func(o *Options) *string { return &o.CompassCAFile })},
 	{"APP_SKIP_APPS_TLS_VERIFY", "false", wantBool, "`spec.skipVerify` of new Applications", boolean(func(o *Options) *bool { return &o.SkipAppsTLSVerify })},

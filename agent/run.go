@@ -14,6 +14,7 @@ import (
 	"strings"
 	"time"
 
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/go-logr/logr"
 	"github.com/prometheus/client_golang/prometheus"
 	corev1 "k8s.io/api/core/v1"
@@ -150,6 +151,11 @@ func Run(ctx context.Context, o Options) error {
 	defer compass.close()
 	syncer := o.syncer(mgr, log)
 	reconciler := o.reconciler(mgr, compass, syncer, log)
+	if o.CertManager {
+		if err := o.certManager(ctx, mgr, compass, reconciler); err != nil {
+			return err
+		}
+	}
 	watched, err := o.control(mgr, config, reconciler)
 	if err != nil {
 		return err
@@ -201,7 +207,7 @@ func (o Options) listen(port int, variable string) (net.Listener, error) {
 // manager holds the caches that sync reads: all Applications, and of Secrets those that hold credentials of APIs.
 func (o Options) manager(config *rest.Config, log *slog.Logger) (manager.Manager, error) {
 	scheme := runtime.NewScheme()
-	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, applicationv1alpha1.AddToScheme, compassv1alpha1.AddToScheme} {
+	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, applicationv1alpha1.AddToScheme, compassv1alpha1.AddToScheme, cmapi.AddToScheme} {
 		if err := add(scheme); err != nil {
 			return nil, err
 		}

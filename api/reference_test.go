@@ -30,6 +30,7 @@ const docs = "../docs"
 var pages = map[string]string{
 	"application.md":       "applicationconnector.kyma-project.io_applications.yaml",
 	"compassconnection.md": "compass.kyma-project.io_compassconnections.yaml",
+	"compassissuer.md":     "compass.kyma-project.io_compassissuers.yaml",
 }
 
 func TestTheReferenceHoldsEveryFieldAndColumn(t *testing.T) {

@@ -3,6 +3,8 @@ package certs
 import (
 	"crypto/x509"
 	"fmt"
+
+	"github.com/cert-manager/cert-manager/pkg/util/pki"
 )
 
 // DecodeTLS reads a credential by the keys of the Secret type kubernetes.io/tls, as cert-manager writes them: tls.key,
@@ -39,6 +41,11 @@ func DecodeTLS(data map[string][]byte) (Credential, error) {
 		c.CA = c.Chain[1:]
 	}
 	return c, nil
+}
+
+// DecodeChain reads certificates from PEM, at least one.
+func DecodeChain(text []byte) ([]*x509.Certificate, error) {
+	return pki.DecodeX509CertificateSetBytes(text)
 }
 
 // EncodeChain writes certificates as PEM, one block each.

@@ -87,7 +87,11 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 		return nil
 	}
 	p := pending{keyed: true, pairing: true, fingerprint: fingerprint, tokenURL: v.config.connectorURL, since: v.now, identity: v.config.identity()}
-	if err := r.key(v, &p); err != nil {
+	if r.Delegate != nil {
+		if err := r.forget(ctx, v); err != nil { // with what an issuer may have left of an earlier pairing
+			return err
+		}
+	} else if err := r.key(v, &p); err != nil {
 		return err
 	}
 	if err := r.store().savePending(ctx, p); err != nil {
@@ -104,6 +108,9 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 	v.pending = &p
 	if err := r.keep(ctx, p); err != nil {
 		return r.pairingFailed(ctx, v, err, false)
+	}
+	if r.Delegate != nil {
+		return r.handOver(ctx, v)
 	}
 	return r.sign(ctx, v)
 }

@@ -52,6 +52,8 @@ type Reconciler struct {
 	Writer *status.Writer
 	// Metrics count renewals and time syncs.
 	Metrics *status.Metrics
+	// Delegate, if set, has certificates issued instead of this package.
+	Delegate Delegate
 	// Clock is the time.
 	Clock clock.PassiveClock
 	// Log is for people.
@@ -64,6 +66,7 @@ type Reconciler struct {
 	refusals int           // how often in a row Compass refused the certificate
 	quiet    time.Time     // until when Compass is not called, because the last attempt could not be written down
 	held     *pending      // what Compass issued and the pending Secret could not take; not needed once it did
+	tried    string        // fingerprint of the certificate from the Delegate that was last tried to make current
 	settling settling      // since the cluster became another runtime
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
@@ -92,6 +95,8 @@ type view struct {
 	client     clientSecret
 	pending    *pending
 	authority  []*x509.Certificate
+	arrived    bool   // the pending certificate came from the Delegate, and was not tried before
+	strange    string // why a certificate from the Delegate is not used
 
 	facts  status.Facts
 	events []status.Event
@@ -165,7 +170,7 @@ func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 }
 
 func (r *Reconciler) store() store {
-	return store{reader: r.Reader, writer: r.Client, names: r.Secrets}
+	return store{reader: r.Reader, writer: r.Client, names: r.Secrets, delegated: r.Delegate != nil}
 }
 
 // observe reads everything that the decision depends on.
@@ -194,6 +199,7 @@ func (r *Reconciler) observe(ctx context.Context) (*view, error) {
 		held.age(v.now)
 		v.pending = &held
 	}
+	r.receive(v)
 	v.authority, err = s.authorities(ctx)
 	return v, err
 }
@@ -227,6 +233,7 @@ func (r *Reconciler) situation(v *view) Situation {
 	if s.Certificate {
 		s.RenewalDue = !v.now.Before(r.renewAt(v.client.credential))
 	}
+	r.delegate(&s, v)
 	return s
 }
 
@@ -254,10 +261,14 @@ func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 	case Pair:
 		return r.pair(ctx, v)
 	case Sign:
+		if r.Delegate != nil {
+			return r.handOver(ctx, v)
+		}
 		return r.sign(ctx, v)
 	case Finish:
 		return r.finish(ctx, v)
 	case Promote:
+		r.tried = v.pending.credential.Fingerprint()
 		r.keepIssued(ctx, v.pending)
 		return r.promote(ctx, v, v.pending)
 	case Renew:

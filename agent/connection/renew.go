@@ -32,6 +32,9 @@ const trialsOfPending = 4
 // renew gets a new certificate, with a new key, by the current one. The new key is stored before it is signed, so that a
 // crash in between goes on with it.
 func (r *Reconciler) renew(ctx context.Context, v *view) error {
+	if r.Delegate != nil {
+		return r.handRenewal(ctx, v)
+	}
 	status.Attempted(v.status(), v.now)
 	connectorURL, _ := r.urls(v)
 	c := r.Compass.Connector(connectorURL)
@@ -133,7 +136,7 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	if err := s.saveAuthorities(ctx, certs.MergeCA(v.authority, next.credential.CA, now)); err != nil {
 		return r.notPreserved(ctx, v, p, err)
 	}
-	data, err := certs.EncodeClient(next.credential)
+	data, err := s.encode(next.credential)
 	if err != nil {
 		return err
 	}

@@ -42,7 +42,7 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 		st.TokenFingerprint = v.client.token
 	}
 	// Agents before this one wrote three keys only; others may have changed some.
-	if data, err := certs.EncodeClient(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
+	if data, err := s.encode(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
 		if err := s.saveClient(ctx, v.client); err != nil {
 			return err
 		}

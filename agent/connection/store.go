@@ -21,6 +21,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/certs/issuer"
 	"github.com/application-connector/application-connector/secret"
 )
 
@@ -35,7 +36,7 @@ const (
 // Annotations of the client Secret: what belongs to the certificate and can be had from nowhere else when the
 // CompassConnection is deleted.
 const (
-	annotationConnectorURL = "compass.kyma-project.io/connector-url"
+	annotationConnectorURL = issuer.AnnotationConnectorURL
 	annotationDirectorURL  = "compass.kyma-project.io/director-url"
 	annotationToken        = "compass.kyma-project.io/token-fingerprint"
 	annotationEstablished  = "compass.kyma-project.io/established"
@@ -56,10 +57,10 @@ func Annotations() []string {
 
 // Keys of the pending Secret beside those of the client Secret.
 const (
-	pendingToken        = "token"
-	pendingTokenURL     = "tokenConnectorURL"
+	pendingToken        = issuer.KeyToken
+	pendingTokenURL     = issuer.KeyTokenURL
 	pendingFingerprint  = "tokenFingerprint"
-	pendingSubject      = "subject"
+	pendingSubject      = issuer.KeySubject
 	pendingDirectorURL  = "directorURL"
 	pendingConnectorURL = "connectorURL"
 	pendingSince        = "since"
@@ -150,6 +151,7 @@ type pending struct {
 	subject                   string
 	directorURL, connectorURL string
 	since                     time.Time
+	signed                    string // fingerprint of the certificate that the issuer for cert-manager got by the token
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
@@ -161,6 +163,8 @@ type store struct {
 	reader client.Reader
 	writer client.Client
 	names  Names
+	// delegated: the keys of cert-manager in the client Secret are not written.
+	delegated bool
 }
 
 func (s store) get(ctx context.Context, name types.NamespacedName) (*corev1.Secret, error) {
@@ -252,7 +256,7 @@ func (s store) client(ctx context.Context) (clientSecret, error) {
 
 // saveClient writes the client Secret with one request: key, certificate and chain change together or not at all.
 func (s store) saveClient(ctx context.Context, c clientSecret) error {
-	data, err := certs.EncodeClient(c.credential)
+	data, err := s.encode(c.credential)
 	if err != nil {
 		return err
 	}
@@ -313,6 +317,9 @@ func (s store) pending(ctx context.Context, now time.Time) (*pending, error) {
 	if key, err := certs.DecodeKey(found.Data[certs.ClientKey]); err == nil {
 		p.credential.Key, p.keyed = key, true
 	}
+	if bought, err := certs.DecodeChain(found.Data[issuer.KeyIssuedCertificate]); err == nil {
+		p.signed = certs.Fingerprint(bought[0])
+	}
 	p.age(now)
 	return p, nil
 }
@@ -320,16 +327,20 @@ func (s store) pending(ctx context.Context, now time.Time) (*pending, error) {
 // age drops a second token that is too old to be worth a call.
 func (p *pending) age(now time.Time) {
 	if now.Sub(p.since) > tokenLife {
-		p.token = ""
+		p.token, p.signed = "", ""
 	}
 }
 
 func (s store) savePending(ctx context.Context, p pending) error {
-	key, err := certs.EncodeKey(p.credential.Key)
-	if err != nil {
-		return err
+	data := map[string][]byte{}
+	if p.credential.Key != nil || !s.delegated { // cert-manager makes the key
+		key, err := certs.EncodeKey(p.credential.Key)
+		if err != nil {
+			return err
+		}
+		data[certs.ClientKey] = key
 	}
-	data := map[string][]byte{certs.ClientKey: key}
+	var err error
 	if p.issued {
 		if data, err = certs.EncodeClient(p.credential); err != nil {
 			return err

@@ -20,6 +20,7 @@ func (r *Reconciler) sync(ctx context.Context, v *view) error {
 	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = false }); err != nil {
 		return err
 	}
+	r.entrust(ctx, v)
 	if !r.located {
 		if done, err := r.locate(ctx, v); done || err != nil {
 			return err

@@ -11,11 +11,13 @@ import (
 	"github.com/cert-manager/issuer-lib/api/v1alpha1"
 	"github.com/cert-manager/issuer-lib/controllers"
 	"github.com/cert-manager/issuer-lib/controllers/signer"
+	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/util/workqueue"
 	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	ctrl "sigs.k8s.io/controller-runtime"
+	"sigs.k8s.io/controller-runtime/pkg/builder"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/controller"
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
@@ -90,9 +92,13 @@ func (i *Issuer) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 		// Clients of the system in use today have the authorities of the client certificate from Compass too.
 		SetCAOnCertificateRequest:      true,
 		DisableKubernetesCSRController: true,
-		ControllerOptions: controller.Options{
-			MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true),
-			RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](max(i.Floor, 100*time.Millisecond), maxBackoff),
+		// Not by ControllerOptions: v0.11.0 does not give these to the controller of requests.
+		PreSetupWithManager: func(_ context.Context, _ schema.GroupVersionKind, _ ctrl.Manager, b *builder.Builder) error {
+			b.WithOptions(controller.Options{
+				MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true),
+				RateLimiter: workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](max(i.Floor, 100*time.Millisecond), maxBackoff),
+			})
+			return nil
 		},
 	}
 	if err := c.SetupWithManager(ctx, mgr); err != nil {
