@@ -59,12 +59,12 @@ func (r *Reconciler) receive(v *view) {
 		return
 	}
 	fingerprint := credential.Fingerprint()
-	if v.client.usable() && v.client.credential.Fingerprint() == fingerprint {
-		return
-	}
+	current := v.client.usable() && v.client.credential.Fingerprint() == fingerprint
 	switch p := v.pending; {
-	case p != nil && p.pairing && p.signed == fingerprint:
+	case p != nil && p.pairing && p.signed == fingerprint: // current already, if a crash came before the end
 		p.credential, p.issued, p.stored = credential, true, true
+	case current:
+		return
 	case p != nil && p.pairing:
 		return // it is from before the pairing that is under way
 	case v.client.usable() && !sameSubject(v.client.credential.Leaf(), credential.Leaf()):
