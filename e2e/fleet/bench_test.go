@@ -39,8 +39,11 @@ type cost struct {
 
 // costs are what stands in bench/sync.json.
 type costs struct {
-	What         string `json:"what"`
-	Machine      string `json:"machine"`
+	What    string `json:"what"`
+	Machine string `json:"machine"`
+	// Load is the load average of a minute before the first sync: more than the number of cores says that the machine had
+	// other work, which costs seconds.
+	Load         string `json:"loadAverage"`
 	Applications int    `json:"applications"`
 	Results      []cost `json:"results"`
 }
@@ -78,6 +81,7 @@ func BenchmarkSync(b *testing.B) {
 	out := costs{
 		What:         "one sync of the agent: first into an empty cluster, then without a change, then with one Application changed",
 		Machine:      fmt.Sprintf("%s/%s, %d cores, %s", runtime.GOOS, runtime.GOARCH, runtime.GOMAXPROCS(0), runtime.Version()),
+		Load:         loadAverage(b),
 		Applications: n,
 	}
 	for range b.N {
@@ -132,7 +136,7 @@ func BenchmarkSync(b *testing.B) {
 }
 
 func (c costs) print() {
-	fmt.Printf("\n%d Applications with 3 bundles each, on %s\n", c.Applications, c.Machine)
+	fmt.Printf("\n%d Applications with 3 bundles each, on %s with load average %s\n", c.Applications, c.Machine, c.Load)
 	w := tabwriter.NewWriter(os.Stdout, 0, 0, 2, ' ', tabwriter.AlignRight)
 	_, _ = fmt.Fprintln(w, "\tseconds\tqueries\treads\twrites\tpeak MiB\t")
 	for _, r := range c.Results {
@@ -192,6 +196,14 @@ func (m measurement) settle() {
 		}
 	}
 	m.f.tb.Error("syncs go on writing although nothing changes")
+}
+
+func loadAverage(tb testing.TB) string {
+	tb.Helper()
+	text, err := os.ReadFile("/proc/loadavg")
+	must(tb, err)
+	one, _, _ := strings.Cut(string(text), " ")
+	return one
 }
 
 // peakMiB is the most memory that this process had resident since that was reset. The agent is the most of it: Compass
