@@ -151,11 +151,15 @@ func unknownAccess(typename string) access {
 func pendingAccess(application string, bundle director.Bundle, former *v1alpha1.Service) access {
 	if former != nil {
 		for _, entry := range former.Entries {
-			if entry.Type != v1alpha1.EntryTypeAPI || entry.Credentials.SecretName != credentialsSecretName(application, bundle.ID) {
+			stored := entry.Credentials.SecretName == credentialsSecretName(application, bundle.ID)
+			withParameters := entry.RequestParametersSecretName == parametersSecretName(application, bundle.ID)
+			// Headers and query fields may be all that there is.
+			alone := withParameters && entry.Credentials.Type == "" && entry.Credentials.SecretName == ""
+			if entry.Type != v1alpha1.EntryTypeAPI || !stored && !alone {
 				continue
 			}
 			a := access{entry: *entry.Credentials.DeepCopy(), kept: true}
-			if entry.RequestParametersSecretName == parametersSecretName(application, bundle.ID) {
+			if withParameters {
 				a.parameters = map[string]secret.Value{}
 			}
 			a.message = "the former credentials stay until Compass has issued the new ones"

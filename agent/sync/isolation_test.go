@@ -280,3 +280,20 @@ func TestAWordAboutDeletionIsOverForASystemThatIsNamedAndFails(t *testing.T) {
 		t.Errorf("result %+v", result)
 	}
 }
+
+func TestHeadersThatAreAllThereIsStayWhileCompassHidesThem(t *testing.T) {
+	c := newCluster(t)
+	system := withAuth(nil)
+	system.Bundles[0].Auth.Headers = map[string][]string{"h": {"v"}}
+	c.sync(whole(system))
+	before, held := c.secretNames(), c.content()
+	system.Bundles[0].Auth, system.Bundles[0].AuthPending = nil, true
+	if _, writes := c.sync(whole(system)); len(before) != 1 || len(writes) != 1 || !strings.HasPrefix(writes[0], "apply status application ") {
+		t.Errorf("Secrets %v, writes %v", before, writes)
+	}
+	for name, is := range c.content() {
+		if diff := cmp.Diff(held[name].held, is.held); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+}
