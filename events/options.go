@@ -48,10 +48,12 @@ type Options struct {
 	SyncPeriod time.Duration
 	Kubeconfig string
 
-	XFCCMode          string
-	TrustedHops       int
-	IngressIdentity   string
-	IdentityHeader    string
+	XFCCMode        string
+	TrustedHops     int
+	IngressIdentity string
+	IdentityHeader  string
+	// MeshConfig is namespace/name of the ConfigMap with Istio's settings, looked at once when we start; empty means not.
+	MeshConfig        string
 	MatchOrganization bool
 	// DeniedCertificates is namespace/name of a ConfigMap; empty means none.
 	DeniedCertificates string
@@ -87,6 +89,7 @@ func NewOptions() *Options {
 		TrustedHops:       1,
 		IngressIdentity:   "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account",
 		IdentityHeader:    xfcc.HeaderName,
+		MeshConfig:        "istio-system/istio",
 		MaxInFlight:       1000,
 		SourcePolicy:      string(proxy.SourceWarn),
 		MaxBodyBytes:      64 << 10,
@@ -115,6 +118,7 @@ func (o *Options) BindFlags(fs *flag.FlagSet) {
 	fs.IntVar(&o.TrustedHops, "trustedHops", o.TrustedHops, "elements that our own proxies add to X-Forwarded-Client-Cert behind the client's; 0 trusts the direct peer")
 	fs.StringVar(&o.IngressIdentity, "ingressIdentity", o.IngressIdentity, "URI that the last element of X-Forwarded-Client-Cert must carry")
 	fs.StringVar(&o.IdentityHeader, "identityHeader", o.IdentityHeader, "header that tells the client: X-Forwarded-Client-Cert, or Client-Cert (RFC 9440)")
+	fs.StringVar(&o.MeshConfig, "meshConfig", o.MeshConfig, "namespace/name of the ConfigMap with Istio's settings, which are checked at the start; empty: they are not")
 	fs.BoolVar(&o.MatchOrganization, "matchOrganization", o.MatchOrganization, "ask that a certificate's organisation and unit are spec.tenant and spec.group of the Application")
 	fs.StringVar(&o.DeniedCertificates, "deniedCertificates", o.DeniedCertificates, "namespace/name of a ConfigMap with certificates that are refused; empty: none")
 	fs.Float64Var(&o.RateLimit, "rateLimit", o.RateLimit, "events that each Application may send a second, on average; 0: any number")
@@ -175,6 +179,8 @@ func (o *Options) Validate() error {
 	check(o.PublisherTimeout > 0, "--publisherTimeout=%s: must be more than 0", o.PublisherTimeout)
 	check(slices.Contains([]string{xfcc.HeaderName, identity.ClientCertHeader}, o.IdentityHeader), "--identityHeader=%q: must be %s or %s", o.IdentityHeader, xfcc.HeaderName, identity.ClientCertHeader)
 	check(o.IdentityHeader == xfcc.HeaderName || o.XFCCMode != ModeCompatible, "--identityHeader=%s: needs --xfccMode=strict", o.IdentityHeader)
+	_, err = o.meshConfig()
+	check(err == nil, "--meshConfig=%q: must be namespace/name of a ConfigMap, or empty", o.MeshConfig)
 	_, err = o.denied()
 	check(err == nil, "--deniedCertificates=%q: must be namespace/name of a ConfigMap, or empty", o.DeniedCertificates)
 	check(o.RateLimit >= 0 && o.RateLimit < 1e9, "--rateLimit=%v: must be 0 or more, and less than 1e9", o.RateLimit)
@@ -191,11 +197,17 @@ func (o *Options) Validate() error {
 }
 
 // denied is the ConfigMap of denied certificates, nil if there is none.
-func (o *Options) denied() (*types.NamespacedName, error) {
-	if o.DeniedCertificates == "" {
+func (o *Options) denied() (*types.NamespacedName, error) { return configMap(o.DeniedCertificates) }
+
+// meshConfig is the ConfigMap of the mesh's settings, nil if they are not to be checked.
+func (o *Options) meshConfig() (*types.NamespacedName, error) { return configMap(o.MeshConfig) }
+
+// configMap reads namespace/name; empty is nil.
+func configMap(text string) (*types.NamespacedName, error) {
+	if text == "" {
 		return nil, nil
 	}
-	namespace, name, _ := strings.Cut(o.DeniedCertificates, "/")
+	namespace, name, _ := strings.Cut(text, "/")
 	if len(validation.IsDNS1123Label(namespace)) > 0 || len(validation.IsDNS1123Subdomain(name)) > 0 {
 		return nil, errors.New("no namespace/name")
 	}

@@ -109,9 +109,18 @@ func Start(ctx context.Context, o Options, log *slog.Logger) (_ *Server, err err
 	if s.admin, err = listen(ctx, "externalAPIPort", o.ListenAddress, o.ExternalAPIPort); err != nil {
 		return nil, errors.Join(err, s.proxy.Close())
 	}
+	mesh, err := o.meshConfig()
+	if err != nil {
+		return nil, errors.Join(err, s.proxy.Close(), s.admin.Close())
+	}
 	warn(o, log)
 	log.Info("validator listens", "proxy", s.proxy.Addr().String(), "admin", s.admin.Addr().String(), "options", o)
-	s.serve(ctx, o)
+	s.serve(ctx, o, func(ctx context.Context) {
+		// Trusted hops are what the mesh adds. With none there is no mesh to look at.
+		if mesh != nil && o.TrustedHops > 0 && s.applications.cache.WaitForCacheSync(ctx) {
+			checkMesh(ctx, config, *mesh, log)
+		}
+	})
 	return s, nil
 }
 
@@ -148,7 +157,8 @@ func warn(o Options, log *slog.Logger) {
 	}
 }
 
-func (s *Server) serve(ctx context.Context, o Options) {
+// serve runs begin once, beside everything else.
+func (s *Server) serve(ctx context.Context, o Options, begin func(context.Context)) {
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	s.register(registry)
@@ -173,6 +183,7 @@ func (s *Server) serve(ctx context.Context, o Options) {
 	running, stop := context.WithCancel(context.WithoutCancel(ctx))
 	s.group, running = errgroup.WithContext(running)
 	s.group.Go(func() error { return s.applications.cache.Start(running) })
+	s.group.Go(func() error { begin(running); return nil })
 	s.group.Go(func() error { return ended(events.Serve(s.proxy)) })
 	s.group.Go(func() error { return ended(admin.Serve(s.admin)) })
 	s.group.Go(func() error {
