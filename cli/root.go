@@ -16,6 +16,7 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
+	"github.com/application-connector/application-connector/cli/diff"
 	"github.com/application-connector/application-connector/cli/onboard"
 	"github.com/application-connector/application-connector/cli/status"
 	"github.com/application-connector/application-connector/cli/terminal"
@@ -59,7 +60,7 @@ func NewCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	root.SetOut(streams.Out)
 	root.SetErr(streams.ErrOut)
 	root.SetFlagErrorFunc(asUsageError)
-	root.AddCommand(status.NewCommand(streams), onboard.NewCommand(streams), onboard.NewOffboardCommand(streams), up.NewCommand(streams.Out))
+	root.AddCommand(diff.NewCommand(streams), status.NewCommand(streams), onboard.NewCommand(streams), onboard.NewOffboardCommand(streams), up.NewCommand(streams.Out))
 	for _, c := range root.Commands() {
 		usageErrorsOf(c)
 	}
