@@ -26,6 +26,7 @@ import (
 	"github.com/application-connector/application-connector/events/binding"
 	"github.com/application-connector/application-connector/events/identity"
 	"github.com/application-connector/application-connector/events/proxy"
+	"github.com/application-connector/application-connector/tracing"
 	"github.com/application-connector/application-connector/version"
 )
 
@@ -68,6 +69,12 @@ func Execute(ctx context.Context, args []string, lookup func(string) (string, bo
 	}
 	log := o.newLog(w)
 	adopt(log)
+	// Until the last event is delivered, not until ctx ends.
+	end, err := tracing.Start(context.WithoutCancel(ctx), "central-application-connectivity-validator", log)
+	if err != nil {
+		return err
+	}
+	defer end()
 	return Run(ctx, *o, log)
 }
 

@@ -304,4 +304,3 @@ func startNginx(t testing.TB, files map[string][]byte, upstreams, locations stri
 	pid, log := process(t, c)
 	return &contestant{pid, log, func(string) string { return address }}
 }
-

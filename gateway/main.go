@@ -14,6 +14,8 @@ import (
 	"github.com/go-logr/logr"
 	"k8s.io/klog/v2"
 	ctrl "sigs.k8s.io/controller-runtime"
+
+	"github.com/application-connector/application-connector/tracing"
 )
 
 // Main is the program: it runs the gateway with args until SIGINT or SIGTERM comes and returns the exit code. What keeps it
@@ -54,8 +56,16 @@ func run(ctx context.Context, args []string, stderr io.Writer) error {
 	if err := o.Complete(); err != nil {
 		return err
 	}
-	handler := slog.NewJSONHandler(stderr, &slog.HandlerOptions{Level: o.level})
+	out := newLines(stderr)
+	defer out.Close()
+	handler := slog.NewJSONHandler(out, &slog.HandlerOptions{Level: o.level})
 	klog.SetSlogLogger(slog.New(handler))
 	ctrl.SetLogger(logr.FromSlogHandler(handler))
+	// Until the last call is over, not until ctx ends.
+	end, err := tracing.Start(context.WithoutCancel(ctx), "central-application-gateway", slog.New(handler))
+	if err != nil {
+		return err
+	}
+	defer end()
 	return Run(ctx, o, slog.New(handler))
 }

@@ -12,6 +12,8 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -396,6 +398,87 @@ func TestCallsGoOnWhileTheAPIServerIsAway(t *testing.T) {
 		a := h.get("/away/svc")
 		return expect(a.Body == "Basic "+base64Of("u:new"), "%+v", a)
 	})
+}
+
+func TestNoCallFailsWhileTheAPIServerIsAwayFor20Seconds(t *testing.T) {
+	underLoadWithoutAPIServer(t, 20*time.Second)
+}
+
+func TestSoakNoCallFailsWhileTheAPIServerIsAwayForFiveMinutes(t *testing.T) {
+	if os.Getenv("APPCONN_SOAK") == "" {
+		t.Skip(`it takes five minutes: run it by "make soak", or with APPCONN_SOAK=1`)
+	}
+	underLoadWithoutAPIServer(t, 5*time.Minute)
+}
+
+// underLoadWithoutAPIServer takes the API server away from a gateway under load, for a time that is what the test is about;
+// then a change must arrive that was made meanwhile, to an Application and to a Secret.
+func underLoadWithoutAPIServer(t *testing.T, away time.Duration) {
+	front := newFront(t, cluster.Host)
+	h := start(t, func(o *gateway.Options) {
+		config := *o.Config
+		config.Host = front.address
+		o.Config = &config
+	})
+	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Authorization")) }))
+	defer target.Close()
+	h.secret("s", map[string]string{"username": "u", "password": "old"})
+	app := h.application("stopped", v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{api("svc", target.URL, with("Basic", "s", ""))}})
+	before, after := "Basic "+base64Of("u:old"), "Basic "+base64Of("u:new")
+
+	ctx, cancel := context.WithCancel(context.Background())
+	var calls atomic.Int64
+	var wg sync.WaitGroup
+	defer wg.Wait()
+	defer cancel()
+	for range 10 {
+		wg.Go(func() {
+			tick := time.NewTicker(20 * time.Millisecond) // 500 calls a second by all
+			defer tick.Stop()
+			for {
+				select {
+				case <-ctx.Done():
+					return
+				case <-tick.C:
+				}
+				a, err := h.try(http.MethodGet, h.addresses.Services, "/stopped/svc", nil)
+				calls.Add(1)
+				if err != nil || a.Status != http.StatusOK || a.Body != before && a.Body != after {
+					t.Errorf("call %d: %+v %v", calls.Load(), a, err)
+					return
+				}
+			}
+		})
+	}
+	h.eventually("calls are made", func() error { return expect(calls.Load() > 100, "%d", calls.Load()) })
+	front.close()
+	end := time.After(away)
+	h.secret("s", map[string]string{"username": "u", "password": "new"})
+	unchanged := client.MergeFrom(app.DeepCopy()) // the gateway has written the status meanwhile
+	app.Spec.Services = append(app.Spec.Services, api("second", target.URL))
+	if err := h.kube.Patch(context.Background(), app, unchanged); err != nil {
+		t.Fatal(err)
+	}
+	<-end
+	if a := h.get("/stopped/svc"); a.Body != before {
+		t.Errorf("the API server is not away: %+v", a)
+	}
+	if a := h.do(http.MethodGet, h.addresses.Admin, "/readyz", nil); a.Status != 200 {
+		t.Errorf("not ready: %+v", a)
+	}
+	without := calls.Load()
+	front.open()
+	h.eventually("the changed Secret arrives", func() error {
+		a := h.get("/stopped/svc")
+		return expect(a.Body == after, "%+v", a)
+	})
+	h.eventually("the changed Application arrives", func() error {
+		a := h.get("/stopped/second")
+		return expect(a.Status == 200, "%+v", a)
+	})
+	cancel()
+	wg.Wait()
+	t.Logf("%d calls, of which about %d without an API server for %s", calls.Load(), without, away)
 }
 
 // front is a TCP forwarder before the API server that can be closed and opened.

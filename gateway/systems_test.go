@@ -6,6 +6,8 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
 	"os"
 	"path/filepath"
 	"strings"
@@ -180,6 +182,27 @@ func TestASecretThatComesLaterOrGoesIsNoticed(t *testing.T) {
 	h.eventually("the Secret is gone", status(500))
 }
 
+// informational calls a URL and returns the status of the last answer before the final one; 0 if there was none.
+func informational(t *testing.T, url string) int {
+	t.Helper()
+	got := 0
+	ctx := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+		Got1xxResponse: func(code int, _ textproto.MIMEHeader) error { got = code; return nil },
+	})
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	response, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	response.Body.Close()
+	return got
+}
+
 func TestConformance(t *testing.T) { conformance(t, false) }
 
 func TestConformanceCompass(t *testing.T) { conformance(t, true) }
@@ -311,6 +334,7 @@ func conformance(t *testing.T, compass bool) {
 				sent = method
 			}
 			call := func() answer { return h.do(method, address, path, strings.NewReader(sent)) }
+			counted := s.Counts()
 			a := call()
 			switch {
 			case c.name == "redirect unsecured" || c.name == "redirect basic":
@@ -322,6 +346,20 @@ func conformance(t *testing.T, compass bool) {
 			case c.name == "redirect external":
 				if got := a.Header.Get("Location"); got != "http://central-application-gateway.kyma-system:8081/v1/health" {
 					t.Errorf("it leads to %q", got)
+				}
+				// What this name stands for in a cluster, the caller reaches by itself.
+				if health := h.do(http.MethodGet, h.addresses.Admin, "/v1/health", nil); health.Status != 200 {
+					t.Errorf("there: %+v", health)
+				}
+			case c.name == "bad-oauth-token":
+				for _, endpoint := range []string{"POST /v1/api/oauth/bad-token", "GET /v1/api/oauth/ok"} {
+					if n := s.Counts()[endpoint].Requests - counted[endpoint].Requests; n != 2 {
+						t.Errorf("%s was called %d times, want two: the refused token is renewed once", endpoint, n)
+					}
+				}
+			case c.name == "code-123":
+				if n := informational(t, "http://"+address+path); n != 123 {
+					t.Errorf("the informational answer is %d", n)
 				}
 			case c.name == "oauth-expired-token-renewal":
 				before := s.Counts()["POST /v1/api/oauth/token"].Requests

@@ -279,7 +279,7 @@ func TestResolvingGivesWhatACallCarries(t *testing.T) {
 	if diff := cmp.Diff([]credentials.Cookie{{Name: "sid", Value: "1"}}, first.Cookies); diff != "" || !first.Renewable() {
 		t.Error(diff)
 	}
-	if same, err := r.Resolve(t.Context(), use); err != nil || same.Version != first.Version {
+	if same, err := r.Resolve(t.Context(), use); err != nil || same.Version() != first.Version() {
 		t.Errorf("the same credential has another version, %v", err)
 	}
 	r.Forget(use, first)
@@ -287,7 +287,7 @@ func TestResolvingGivesWhatACallCarries(t *testing.T) {
 		t.Error(diff)
 	}
 	second, err := r.Resolve(t.Context(), use)
-	if err != nil || second.Version == first.Version {
+	if err != nil || second.Version() == first.Version() {
 		t.Errorf("another credential has the same version, %v", err)
 	}
 	use.External = "Bearer users"

@@ -13,7 +13,6 @@ type Value struct {
 	Query    []Field  // added
 	Cookies  []Cookie // set, over cookies of the same names
 	Identity *Identity
-	Version  Version
 
 	token   secret.Value
 	session *Session
@@ -131,7 +130,6 @@ func (r *Resolver) Resolve(ctx context.Context, u Use) (Value, error) {
 		v.Header = append(append([]Field{}, v.Header...), Field{u.CSRFSettings.Carries(), session.Token})
 		v.Cookies = session.Cookies
 	}
-	v.Version = v.version()
 	return v, nil
 }
 
@@ -169,7 +167,9 @@ func (u Use) sessionRequest(v Value) SessionRequest {
 	return s
 }
 
-func (v Value) version() Version {
+// Version is equal for values that are equal in all that a call carries. It is computed at each call: only a refused call
+// asks for it.
+func (v Value) Version() Version {
 	fields := []string{fmt.Sprint(len(v.Header), len(v.Query), len(v.Cookies))}
 	for _, list := range [][]Field{v.Header, v.Query} {
 		for _, f := range list {

@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"mime"
 	"net"
 	"net/http"
 	"net/http/httputil"
@@ -188,7 +187,8 @@ func rewriteHeader(r *http.Response, name string, x *exchange) {
 
 // idleTimeout is how long a target may pause within an answer; none where pauses are in the nature of the thing.
 func idleTimeout(r *http.Response, timeout time.Duration) time.Duration {
-	kind, _, _ := mime.ParseMediaType(r.Header.Get("Content-Type"))
+	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
+	kind = strings.ToLower(strings.TrimSpace(kind))
 	if kind == "text/event-stream" || strings.HasPrefix(kind, "application/grpc") {
 		return 0
 	}

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -164,7 +165,7 @@ func (e *Engine) renew(ctx context.Context, x *exchange) (renewed, bool, error) 
 	if err != nil {
 		return renewed{}, false, err
 	}
-	return renewed{use, value}, value.Version != x.value.Version, nil
+	return renewed{use, value}, value.Version() != x.value.Version(), nil
 }
 
 // attempt sends the call once.
@@ -174,7 +175,11 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	limit := x.route.Settings.Timeouts
 	dog := newWatchdog(cmp.Or(limit.Header, e.options.Timeout), func() { cancel(errTimeout) })
 	ctx, end := e.traceAttempt(ctx, x.attempts)
-	request := out.Clone(ctx)
+	// Not out.Clone, which copies each value: fields are replaced here, never changed.
+	request := out.WithContext(ctx)
+	request.Header = maps.Clone(out.Header)
+	target := *out.URL
+	request.URL = &target
 	w3c.Inject(ctx, propagation.HeaderCarrier(request.Header))
 	request.Body = nil // the transport may repeat such a request by itself when a kept connection turns out dead
 	if body != http.NoBody {
@@ -201,10 +206,7 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		return response, nil // the connection now belongs to both ends, for as long as they like; ctx ends with the caller's
 	}
-	answer := &timedBody{body: response.Body, cancel: cancel, ctx: ctx, timeout: cmp.Or(limit.Idle, idleTimeout(response, e.options.Timeout))}
-	answer.timer = time.AfterFunc(time.Hour, func() { cancel(errTimeout) })
-	answer.timer.Stop()
-	response.Body = answer
+	response.Body = &timedBody{body: response.Body, timer: dog.timer, cancel: cancel, ctx: ctx, timeout: cmp.Or(limit.Idle, idleTimeout(response, e.options.Timeout))}
 	return response, nil
 }
 
@@ -259,7 +261,7 @@ func discard(r *http.Response) {
 // timedBody ends a response whose next piece takes too long, and the call's context when it is closed, not before.
 type timedBody struct {
 	body    io.ReadCloser
-	timer   *time.Timer
+	timer   *time.Timer   // cancels ctx by errTimeout: the watchdog's, which has stopped
 	timeout time.Duration // 0 for none
 	ctx     context.Context
 	cancel  context.CancelCauseFunc

@@ -76,10 +76,10 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 		if call.Source == "" {
 			call.Source = SourceNone
 		}
-		attributes := []slog.Attr{
+		attributes := append(make([]slog.Attr, 0, 16),
 			slog.String("request", x.id), slog.String("method", r.Method), slog.Int("status", call.Status), slog.String("source", string(call.Source)),
 			slog.Duration("duration", call.Duration), slog.Int64("bytes", w.bytes), slog.Int("attempts", x.attempts),
-		}
+		)
 		if span := trace.SpanContextFromContext(r.Context()); span.HasTraceID() {
 			attributes = append(attributes, slog.String("trace", span.TraceID().String()))
 		}

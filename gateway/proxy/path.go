@@ -52,6 +52,9 @@ func parseAddress(raw string, n int) (address, bool) {
 
 // leaves says whether a rest, once decoded, climbs above the path of the target that it is added to.
 func leaves(rest string) bool {
+	if !strings.Contains(rest, "..") && !strings.Contains(rest, "%") {
+		return false
+	}
 	decoded, err := url.PathUnescape(rest)
 	if err != nil {
 		return true
@@ -100,11 +103,19 @@ const legal = "-._~!$&'()*+,;=:@/%[]"
 
 // encodeIllegal percent-encodes the bytes that a path may not hold, and no others.
 func encodeIllegal(raw string) string {
+	first := 0
+	for first < len(raw) && isLegal(raw[first]) {
+		first++
+	}
+	if first == len(raw) {
+		return raw
+	}
 	var b strings.Builder
+	b.WriteString(raw[:first])
 	const hex = "0123456789ABCDEF"
-	for i := range len(raw) {
+	for i := first; i < len(raw); i++ {
 		c := raw[i]
-		if 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(legal, c) >= 0 {
+		if isLegal(c) {
 			b.WriteByte(c)
 			continue
 		}
@@ -113,6 +124,10 @@ func encodeIllegal(raw string) string {
 		b.WriteByte(hex[c&15])
 	}
 	return b.String()
+}
+
+func isLegal(c byte) bool {
+	return 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9' || strings.IndexByte(legal, c) >= 0
 }
 
 // joinQuery puts the target's query before the caller's, each as it is spelt.

@@ -198,6 +198,37 @@ func TestWhatATargetSeesByteForByte(t *testing.T) {
 			csrf:    "GET /csrf HTTP/1.1\nHost: TARGET\nUser-Agent: Go-http-client/1.1\nAccept: */*\nAuthorization: Bearer users\nCache-Control: no-cache\nX-Csrf-Token: fetch\n\n",
 		},
 		{
+			name:    "basic with parameters",
+			secrets: map[string][]string{"s": {"username", "u", "password", "p"}, "p": {"headers", `{"Authorization":["never"],"X-Key":["k"]}`, "queryParameters", `{"region":["eu"]}`}},
+			entry: func(target, _, _ string) v1alpha1.Entry {
+				e := entryWith("svc", target+"/base?a=b", "Basic", "s", "")
+				e.RequestParametersSecretName = "p"
+				return e
+			},
+			target: "GET /base/items?a=b&q=%zz;x&region=eu HTTP/1.1\nHost: TARGET\nAuthorization: Basic dTpw\nX-Forwarded-For: 127.0.0.1\nX-Key: k\n\n",
+		},
+		{
+			name:    "oauth with csrf",
+			secrets: map[string][]string{"s": {"clientId", "id", "clientSecret", "s"}},
+			entry: func(target, token, csrf string) v1alpha1.Entry {
+				return entryCSRF(entryWith("svc", target, "OAuth", "s", token+"/t"), csrf+"/csrf")
+			},
+			target: "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Bearer tok\nCookie: sid=1; q=\"two\"\nX-Csrf-Token: csrf\nX-Forwarded-For: 127.0.0.1\n\n",
+			token:  "POST /t HTTP/1.1\nHost: TARGET\nContent-Length: 58\nAuthorization: Basic aWQ6cw==\nContent-Type: application/x-www-form-urlencoded\n\nclient_id=id&client_secret=s&grant_type=client_credentials",
+			csrf:   "GET /csrf HTTP/1.1\nHost: TARGET\nUser-Agent: Go-http-client/1.1\nAccept: */*\nAuthorization: Bearer tok\nCache-Control: no-cache\nX-Csrf-Token: fetch\n\n",
+		},
+		{
+			name:    "client certificate with csrf",
+			tls:     true,
+			secrets: map[string][]string{"s": {"crt", clientPair.crt, "key", clientPair.key}},
+			entry: func(target, _, csrf string) v1alpha1.Entry {
+				return entryCSRF(entryWith("svc", target, "CertificateGen", "s", ""), csrf+"/csrf")
+			},
+			target:   "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nCookie: sid=1; q=\"two\"\nX-Csrf-Token: csrf\nX-Forwarded-For: 127.0.0.1\n\n",
+			csrf:     "GET /csrf HTTP/1.1\nHost: TARGET\nUser-Agent: Go-http-client/1.1\nAccept: */*\nCache-Control: no-cache\nX-Csrf-Token: fetch\n\n",
+			identity: clientPair.certificate.Subject.CommonName,
+		},
+		{
 			name:    "an empty external token is no token",
 			secrets: map[string][]string{"s": {"username", "u", "password", "p"}},
 			entry:   func(target, _, _ string) v1alpha1.Entry { return entryWith("svc", target, "Basic", "s", "") },
