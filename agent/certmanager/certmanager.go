@@ -50,9 +50,10 @@ type Owner struct {
 	Threshold float64
 }
 
-// Request asks for a certificate with exactly the subject that the Connector wrote, unless one is being issued. It gives
-// what is wrong with the newest request, if something is.
-func (o *Owner) Request(ctx context.Context, subject string) (trouble string, err error) {
+// Request asks for a certificate with exactly the subject that the Connector wrote. The first time of a pairing asks for a
+// new one even if a Certificate is there and content; after that only a request that has failed is followed by another. It
+// gives what is wrong with the newest request, if something is.
+func (o *Owner) Request(ctx context.Context, subject string, first bool) (trouble string, err error) {
 	s, err := certs.ParseSubject(subject)
 	if err != nil {
 		return "", err
@@ -64,14 +65,14 @@ func (o *Owner) Request(ctx context.Context, subject string) (trouble string, er
 	if err := o.apply(ctx, s.String()); err != nil {
 		return "", err
 	}
-	newest, err := o.newest(ctx)
-	if err != nil || before == nil {
-		return "", err
+	if before == nil {
+		return "", nil
 	}
-	if err := o.Renew(ctx); err != nil {
-		return "", err
+	trouble, failed, err := o.newest(ctx)
+	if err == nil && (first || failed) {
+		err = o.Renew(ctx)
 	}
-	return newest, nil
+	return trouble, err
 }
 
 // Ensure makes sure that the Certificate is there and is for the subject of the current client certificate.
@@ -163,24 +164,25 @@ func (o *Owner) apply(ctx context.Context, literalSubject string) error {
 	return nil
 }
 
-// newest tells what the issuer says about the newest request for the Certificate, unless that is good or still to come.
-func (o *Owner) newest(ctx context.Context) (string, error) {
+// newest tells what the issuer says about the newest request for the Certificate, unless that is good or still to
+// come, and whether that is its end.
+func (o *Owner) newest(ctx context.Context) (trouble string, failed bool, err error) {
 	var all cmapi.CertificateRequestList
 	if err := o.Reader.List(ctx, &all, client.InNamespace(o.Secret.Namespace)); err != nil {
-		return "", fmt.Errorf("reading CertificateRequests of namespace %s: %w", o.Secret.Namespace, err)
+		return "", false, fmt.Errorf("reading CertificateRequests of namespace %s: %w", o.Secret.Namespace, err)
 	}
 	all.Items = slices.DeleteFunc(all.Items, func(r cmapi.CertificateRequest) bool {
 		return r.Annotations[cmapi.CertificateNameKey] != o.Secret.Name
 	})
 	if len(all.Items) == 0 {
-		return "", nil
+		return "", false, nil
 	}
 	request := slices.MaxFunc(all.Items, func(a, b cmapi.CertificateRequest) int {
 		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
 	})
 	ready := apiutil.GetCertificateRequestCondition(&request, cmapi.CertificateRequestConditionReady)
 	if ready == nil || ready.Status != cmmeta.ConditionFalse {
-		return "", nil
+		return "", false, nil
 	}
-	return fmt.Sprintf("CertificateRequest %s/%s: %s", request.Namespace, request.Name, ready.Message), nil
+	return fmt.Sprintf("CertificateRequest %s/%s: %s", request.Namespace, request.Name, ready.Message), ready.Reason != cmapi.CertificateRequestReasonPending, nil
 }

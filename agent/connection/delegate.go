@@ -16,9 +16,9 @@ import (
 // the second token and the subject, leaves both in the pending Secret, and makes current what arrives in the tls.* keys of
 // the client Secret, by writing the other keys.
 type Delegate interface {
-	// Request asks for a certificate with a subject as the Connector writes it, unless one is being issued; trouble is what
-	// is wrong with that so far, empty if nothing is.
-	Request(ctx context.Context, subject string) (trouble string, err error)
+	// Request asks for a certificate with a subject as the Connector writes it, unless one is being issued; first says that
+	// it was not asked for before. trouble is what is wrong so far, empty if nothing is.
+	Request(ctx context.Context, subject string, first bool) (trouble string, err error)
 	// Ensure makes sure that the current certificate will be renewed.
 	Ensure(ctx context.Context, current *x509.Certificate) error
 	// Renew asks for a new certificate at once.
@@ -96,13 +96,17 @@ func (r *Reconciler) delegate(s *Situation, v *view) {
 }
 
 // handOver asks the Delegate for the certificate of a pairing, and waits for it: it comes as a change of the client Secret.
-func (r *Reconciler) handOver(ctx context.Context, v *view) error {
+func (r *Reconciler) handOver(ctx context.Context, v *view, first bool) error {
+	if v.pending.signed != "" { // it is on its way
+		v.next = r.Clock.Now().Add(max(r.Schedule.Floor, time.Second))
+		return nil
+	}
 	if r.held != nil { // the Delegate reads the pending Secret
 		if err := r.keep(ctx, *v.pending); err != nil {
 			return r.pairingFailed(ctx, v, err, false)
 		}
 	}
-	trouble, err := r.Delegate.Request(ctx, v.pending.subject)
+	trouble, err := r.Delegate.Request(ctx, v.pending.subject, first)
 	if err != nil {
 		return r.pairingFailed(ctx, v, err, false)
 	}

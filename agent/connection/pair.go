@@ -110,7 +110,7 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 		return r.pairingFailed(ctx, v, err, false)
 	}
 	if r.Delegate != nil {
-		return r.handOver(ctx, v)
+		return r.handOver(ctx, v, true)
 	}
 	return r.sign(ctx, v)
 }

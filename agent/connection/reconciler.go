@@ -262,7 +262,7 @@ func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 		return r.pair(ctx, v)
 	case Sign:
 		if r.Delegate != nil {
-			return r.handOver(ctx, v)
+			return r.handOver(ctx, v, false)
 		}
 		return r.sign(ctx, v)
 	case Finish:
