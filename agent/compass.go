@@ -72,15 +72,21 @@ func (c countedConnector) Sign(ctx context.Context, token secret.Value, csrPEM [
 	return answer, err
 }
 
+func (c countedConnector) Revoke(ctx context.Context) error {
+	err := c.Connector.Revoke(ctx)
+	c.metrics.Request("revokeCertificate", string(graphql.KindOf(err)))
+	return err
+}
+
 type countedDirector struct {
 	connection.Director
 	metrics *status.Metrics
 }
 
-func (d countedDirector) Viewer(ctx context.Context) error {
-	err := d.Director.Viewer(ctx)
+func (d countedDirector) Viewer(ctx context.Context) (string, error) {
+	id, err := d.Director.Viewer(ctx)
 	d.metrics.Request("viewer", string(graphql.KindOf(err)))
-	return err
+	return id, err
 }
 
 func (d countedDirector) Snapshot(ctx context.Context, runtimeID string) (director.Snapshot, error) {

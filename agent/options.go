@@ -90,7 +90,7 @@ var Variables = []Variable{
 		o.RenewalThreshold, err = strconv.ParseFloat(s, 64)
 		return errors.Join(err, certs.RenewalPolicy{Threshold: o.RenewalThreshold}.Validate())
 	}},
-	{"APP_CERT_KEY_SIZE", strconv.Itoa(certs.DefaultKeySize), "2048, 3072 or 4096", "size of new RSA keys in bits; the Connector signs no other kind of key", func(o *Options, s string) (err error) {
+	{"APP_CERT_KEY_SIZE", strconv.Itoa(certs.DefaultKeySize), "2048, 3072 or 4096, the bits of an RSA key: the Connector signs nothing else", "size of new keys", func(o *Options, s string) (err error) {
 		if o.KeySize, err = strconv.Atoi(s); err == nil && !slices.Contains(certs.KeySizes, o.KeySize) {
 			err = errors.New("not one of the sizes")
 		}

@@ -256,6 +256,7 @@ func (o Options) reconciler(mgr manager.Manager, c *compass, syncer *sync.Syncer
 		},
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Compass: c,
 		Syncer:  applications{syncer, c.metrics},
+		Cleaner: cleaner{writer: mgr.GetClient(), reader: mgr.GetClient(), namespace: o.IntegrationNamespace, forget: syncer.Forget},
 		Writer:  &status.Writer{Client: mgr.GetClient(), Recorder: recorder, Metrics: c.metrics},
 		Metrics: c.metrics, Clock: clock.RealClock{}, Log: log,
 	}
@@ -282,7 +283,10 @@ func (a applications) Sync(ctx context.Context, snapshot director.Snapshot) (con
 func (o Options) control(mgr manager.Manager, config *rest.Config, r *connection.Reconciler) ([]cache.Cache, error) {
 	request := reconcile.Request{NamespacedName: types.NamespacedName{Name: compassv1alpha1.ConnectionName}}
 	b := builder.ControllerManagedBy(mgr).Named(controllerName).
-		For(&compassv1alpha1.CompassConnection{}, builder.WithPredicates(predicate.GenerationChangedPredicate{})).
+		For(&compassv1alpha1.CompassConnection{}, builder.WithPredicates(predicate.Or(
+			predicate.GenerationChangedPredicate{},
+			predicate.AnnotationChangedPredicate{},
+		))).
 		WithOptions(controller.Options{MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true)}).
 		// There may be no CompassConnection to begin with.
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {

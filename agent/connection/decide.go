@@ -21,12 +21,22 @@ const (
 	Pair Action = "Pair"
 	// Renew gets a new certificate by the current one.
 	Renew Action = "Renew"
+	// Leave has the certificate revoked and deletes what came from Compass.
+	Leave Action = "Leave"
+	// Rest does nothing, and makes no CompassConnection.
+	Rest Action = "Rest"
 	// Sync reads a snapshot and brings it into place.
 	Sync Action = "Sync"
 )
 
 // calls: the action is an attempt at Compass.
-func (a Action) calls() bool { return a != Wait && a != Stall && a != Adopt && a != Finish }
+func (a Action) calls() bool {
+	switch a {
+	case Wait, Stall, Adopt, Finish, Rest:
+		return false
+	}
+	return true
+}
 
 // Situation is everything that the decision depends on.
 type Situation struct {
@@ -47,6 +57,9 @@ type Situation struct {
 	// Due: the next attempt is due. Asked: something was asked for, or a new token came, since the last attempt: that
 	// passes the waiting time, once.
 	Due, Asked bool
+	// Leaving: the CompassConnection is being deleted, and its farewell is to revoke. Left: that was done before, and no
+	// pairing followed.
+	Leaving, Left bool
 	// RenewalDue and RenewalAsked: a new certificate is wanted by its dates, or by a person.
 	RenewalDue, RenewalAsked bool
 }
@@ -82,6 +95,12 @@ type Row struct {
 var Table = []Row{
 	{Name: "the issued certificate in the pending Secret is current already: a crash came before the end",
 		When: func(s Situation) bool { return s.PendingCurrent }, Do: Finish},
+	{Name: "the CompassConnection is being deleted with the farewell Revoke, and the next attempt is due or this is the first",
+		When: func(s Situation) bool { return s.Leaving && (s.Due || s.Asked) }, Do: Leave},
+	{Name: "the CompassConnection is being deleted with the farewell Revoke",
+		When: func(s Situation) bool { return s.Leaving }, Do: Wait},
+	{Name: "the CompassConnection was deleted with the farewell Revoke, and there is no token that was never tried",
+		When: func(s Situation) bool { return s.Left && !s.Connection && !s.TokenNew && !s.usable() }, Do: Rest},
 	{Name: "the CompassConnection is missing, there is a certificate with what belongs to it, and no token that was never tried",
 		When: func(s Situation) bool { return !s.Connection && s.usable() && s.URLs }, Do: Adopt},
 	{Name: "the certificate is of another runtime or tenant than the configuration Secret names, no unused token, and no renewal is due",

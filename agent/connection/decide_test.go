@@ -69,6 +69,14 @@ func TestEveryRowOfTheTableDecides(t *testing.T) {
 		{"refused, and a new token", with(paired, func(s *s) { s.Rejected, s.TokenSpent, s.TokenNew = true, false, true }), connection.Pair},
 		{"a new token alone costs nothing", with(paired, func(s *s) { s.TokenSpent, s.TokenNew = false, true }), connection.Sync},
 		{"ended, and a new token", with(paired, func(s *s) { s.Certificate, s.TokenSpent, s.TokenNew = false, false, true }), connection.Pair},
+		{"deleted, and to be revoked", with(paired, func(s *s) { s.Leaving, s.Due, s.Asked = true, false, true }), connection.Leave},
+		{"deleted, and to be revoked, and that failed", with(paired, func(s *s) { s.Leaving, s.Due = true, false }), connection.Wait},
+		{"deleted, and to be revoked, and the time has come again", with(paired, func(s *s) { s.Leaving = true }), connection.Leave},
+		{"deleted, and to be revoked, and no certificate any more", with(bare, func(s *s) { s.Leaving = true }), connection.Leave},
+		{"left, and the token of that time", s{Left: true, Token: true, TokenSpent: true, Due: true, Asked: true}, connection.Rest},
+		{"left, and no configuration any more", s{Left: true, ConfigurationMissing: "x", Due: true, Asked: true}, connection.Rest},
+		{"left, and a new token", s{Left: true, Token: true, TokenNew: true, Due: true, Asked: true}, connection.Pair},
+		{"left, and somebody made a CompassConnection", with(bare, func(s *s) { s.Left, s.Token, s.TokenSpent = true, true, true }), connection.Stall},
 		{"ended, and the old token", with(paired, func(s *s) { s.Certificate = false }), connection.Stall},
 	} {
 		row := connection.Decide(test.situation)
@@ -93,9 +101,9 @@ func TestNothingIsTriedBeforeItIsDueUnlessAskedFor(t *testing.T) {
 		s := connection.Situation{
 			Token: b("token"), TokenNew: b("new"), TokenSpent: b("spent"), PendingToken: b("pending token"), PendingIssued: b("pending issued"),
 			Certificate: b("certificate"), Rejected: b("rejected"), Connection: true, URLs: b("urls"), RenewalDue: b("due"), RenewalAsked: b("asked"),
-			Foreign: b("foreign"),
+			Foreign: b("foreign"), Leaving: b("leaving"), Left: b("left"),
 		}
-		if got := connection.Decide(s).Do; got != connection.Wait && !(s.Foreign && got == connection.Stall) {
+		if got := connection.Decide(s).Do; got != connection.Wait && !(s.Foreign && !s.Leaving && got == connection.Stall) {
 			t.Fatalf("%+v: %s", s, got)
 		}
 	})

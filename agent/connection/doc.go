@@ -37,13 +37,21 @@ type Compass interface {
 type Connector interface {
 	Configuration(ctx context.Context, token secret.Value) (connector.Configuration, error)
 	Sign(ctx context.Context, token secret.Value, csrPEM []byte) (connector.Issued, error)
+	// Revoke revokes the certificate in use, for good.
+	Revoke(ctx context.Context) error
 }
 
 // Director knows the inventory.
 type Director interface {
-	Viewer(ctx context.Context) error
+	// Viewer gives the id of the runtime that the certificate belongs to.
+	Viewer(ctx context.Context) (string, error)
 	Snapshot(ctx context.Context, runtimeID string) (director.Snapshot, error)
 	SetRuntimeLabel(ctx context.Context, runtimeID, key, value string) error
+}
+
+// Cleaner deletes what a Syncer brought into place.
+type Cleaner interface {
+	Clean(ctx context.Context) error
 }
 
 // Syncer brings a snapshot into place. An error says that it could not be done as a whole; single Applications that fail

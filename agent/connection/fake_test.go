@@ -34,6 +34,12 @@ type compass struct {
 	failed map[string]error // by operation, until removed
 	calls  []string
 	inUse  *tls.Certificate
+	// owner of a one-time token, if it is not the runtime that is configured (see runtime) when it is spent.
+	owner map[secret.Value]string
+	// runtime that a token belongs to if nothing else is said.
+	runtime func() string
+	issued  map[string]string // runtimes, by fingerprint of their certificates
+	revoked map[string]bool   // by fingerprint
 	// runtimes of which snapshots were asked for; incomplete makes them incomplete.
 	runtimes   []string
 	incomplete bool
@@ -55,12 +61,25 @@ func newCompass(c clock.PassiveClock, tokens ...secret.Value) *compass {
 		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "ca"}, NotBefore: c.Now().Add(-time.Hour), NotAfter: c.Now().AddDate(10, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
-	f := &compass{clock: c, key: key, good: map[secret.Value]bool{}, failed: map[string]error{}}
+	f := &compass{
+		clock: c, key: key, good: map[secret.Value]bool{}, failed: map[string]error{}, owner: map[secret.Value]string{},
+		issued: map[string]string{}, revoked: map[string]bool{},
+	}
 	f.ca = f.sign(template, template, key.Public())
 	for _, t := range tokens {
 		f.good[t] = true
 	}
 	return f
+}
+
+// rotate gives Compass another authority, which signs from now on.
+func (f *compass) rotate(serial int64, life time.Duration) *x509.Certificate {
+	template := &x509.Certificate{
+		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "ca"}, NotBefore: f.clock.Now().Add(-time.Hour), NotAfter: f.clock.Now().Add(life),
+		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
+	}
+	f.ca = f.sign(template, template, f.key.Public())
+	return f.ca
 }
 
 func (f *compass) sign(template, parent *x509.Certificate, public any) *x509.Certificate {
@@ -113,10 +132,35 @@ func (f *compass) called() []string {
 
 func (f *compass) TokenConnector(string) connection.Connector  { return fakeConnector{f, true} }
 func (f *compass) Connector(string) connection.Connector       { return fakeConnector{f, false} }
-func (f *compass) Director(string, string) connection.Director { return fakeDirector{f, "viewer"} }
+func (f *compass) Director(string, string) connection.Director { return fakeDirector{f, "viewer", nil} }
 func (f *compass) Use(c *tls.Certificate)                      { f.inUse = c }
-func (f *compass) Try(*tls.Certificate, string, string) (connection.Director, func()) {
-	return fakeDirector{f, "trial"}, func() {}
+func (f *compass) Try(c *tls.Certificate, _, _ string) (connection.Director, func()) {
+	return fakeDirector{f, "trial", c}, func() {}
+}
+
+// accept is what becomes of a call with a certificate; nil means the one in use.
+func (f *compass) accept(operation string, c *tls.Certificate) error {
+	f.mu.Lock()
+	if c == nil {
+		c = f.inUse
+	}
+	var refused error
+	switch {
+	case f.failed[operation] != nil:
+	case c == nil:
+		refused = &graphql.Error{Kind: graphql.CertificateRefused, Operation: operation}
+	case !f.clock.Now().Before(c.Leaf.NotAfter):
+		refused = &graphql.Error{Kind: graphql.CertificateExpired, Operation: operation}
+	case f.revoked[certs.Fingerprint(c.Leaf)]:
+		refused = &graphql.Error{Kind: graphql.Ambiguous, Operation: operation, Status: 400}
+	}
+	if refused != nil {
+		f.calls = append(f.calls, operation)
+		f.mu.Unlock()
+		return refused
+	}
+	f.mu.Unlock()
+	return f.call(operation, "")
 }
 
 type fakeConnector struct {
@@ -128,7 +172,11 @@ func (c fakeConnector) Configuration(_ context.Context, token secret.Value) (con
 	if c.byToken != (token != "") {
 		return connector.Configuration{}, errors.New("a token belongs to the token endpoint, and only there")
 	}
-	if err := c.call("configuration", token); err != nil {
+	if !c.byToken {
+		if err := c.accept("configuration", nil); err != nil {
+			return connector.Configuration{}, err
+		}
+	} else if err := c.call("configuration", token); err != nil {
 		return connector.Configuration{}, err
 	}
 	answer := connector.Configuration{Subject: "O=Org,CN=me", DirectorURL: "https://director", ConnectorURL: "https://connector"}
@@ -136,6 +184,10 @@ func (c fakeConnector) Configuration(_ context.Context, token secret.Value) (con
 		answer.Token = token + "-second"
 		c.mu.Lock()
 		c.good[answer.Token] = true
+		if c.owner[token] == "" {
+			c.owner[token] = c.runtime()
+		}
+		c.owner[answer.Token] = c.owner[token]
 		c.mu.Unlock()
 	}
 	return answer, nil
@@ -145,7 +197,11 @@ func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []by
 	if err := ctx.Err(); err != nil {
 		return connector.Issued{}, &graphql.Error{Kind: graphql.Canceled}
 	}
-	if err := c.call("sign", token); err != nil {
+	if !c.byToken {
+		if err := c.accept("sign", nil); err != nil {
+			return connector.Issued{}, err
+		}
+	} else if err := c.call("sign", token); err != nil {
 		return connector.Issued{}, err
 	}
 	block, _ := pem.Decode(csrPEM)
@@ -158,25 +214,67 @@ func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []by
 		SerialNumber: big.NewInt(2), Subject: csr.Subject, NotBefore: now, NotAfter: now.AddDate(0, 0, 90),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, c.ca, csr.PublicKey)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	owner := c.owner[token]
+	if !c.byToken {
+		owner = c.issued[certs.Fingerprint(c.inUse.Leaf)]
+	}
+	c.issued[certs.Fingerprint(leaf)] = owner
 	return connector.Issued{Certificate: leaf, Chain: []*x509.Certificate{leaf, c.ca}, CA: []*x509.Certificate{c.ca}}, nil
+}
+
+func (c fakeConnector) Revoke(context.Context) error {
+	if err := c.accept("revoke", nil); err != nil {
+		return err
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.revoked[certs.Fingerprint(c.inUse.Leaf)] = true
+	return nil
 }
 
 type fakeDirector struct {
 	*compass
 	viewer string
+	trial  *tls.Certificate // nil means the one in use
 }
 
-func (d fakeDirector) Viewer(context.Context) error { return d.call(d.viewer, "") }
+func (d fakeDirector) Viewer(context.Context) (string, error) {
+	if err := d.accept(d.viewer, d.trial); err != nil {
+		return "", err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.trial
+	if c == nil {
+		c = d.inUse
+	}
+	return d.issued[certs.Fingerprint(c.Leaf)], nil
+}
 
 func (d fakeDirector) Snapshot(_ context.Context, runtimeID string) (director.Snapshot, error) {
 	d.mu.Lock()
 	d.runtimes = append(d.runtimes, runtimeID)
 	d.mu.Unlock()
-	return director.Snapshot{Complete: !d.incomplete}, d.call("snapshot", "")
+	return director.Snapshot{Complete: !d.incomplete}, d.accept("snapshot", nil)
 }
 
 func (d fakeDirector) SetRuntimeLabel(context.Context, string, string, string) error {
-	return d.call("label", "")
+	return d.accept("label", nil)
+}
+
+// cleaner counts, and fails on demand.
+type cleaner struct {
+	cleaned int
+	err     error
+}
+
+func (c *cleaner) Clean(context.Context) error {
+	if c.err == nil {
+		c.cleaned++
+	}
+	return c.err
 }
 
 // syncer brings nothing into place, and fails on demand. As long as something is missed by snapshots, a complete one prunes

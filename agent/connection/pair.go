@@ -193,7 +193,11 @@ func (r *Reconciler) key(v *view, p *pending) error {
 		p.credential.Key = old.credential.Key
 		return nil
 	}
-	key, err := certs.GenerateKey(r.KeySize)
+	generate := r.NewKey
+	if generate == nil {
+		generate = certs.GenerateKey
+	}
+	key, err := generate(r.KeySize)
 	if err != nil {
 		return err
 	}
@@ -232,10 +236,23 @@ func (r *Reconciler) failed(v *view, err error) {
 	v.next = r.Schedule.AfterFailure(r.Clock.Now(), st.ConsecutiveFailures, retryAfter(err))
 }
 
+// WrongRuntimeError says that a one-time token was that of another runtime than the configuration Secret names.
+type WrongRuntimeError struct {
+	// Is the runtime's id, by Director, and Configured that of the configuration Secret.
+	Is, Configured string
+}
+
+// Error implements error.
+func (e *WrongRuntimeError) Error() string {
+	return fmt.Sprintf("the one-time token was that of runtime %q, and %s is %q: the current certificate stays; write a token for %q into %s, or %q into %s with another token for it",
+		e.Is, keyRuntimeID, e.Configured, e.Configured, keyToken, e.Is, keyRuntimeID)
+}
+
 // needsToken: this token will not be accepted any more, whatever time passes.
 func needsToken(err error) bool {
 	var refused *certs.IssuanceError
-	if errors.As(err, &refused) {
+	var wrong *WrongRuntimeError
+	if errors.As(err, &refused) || errors.As(err, &wrong) {
 		return true
 	}
 	switch graphql.KindOf(err) {

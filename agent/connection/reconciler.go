@@ -2,10 +2,12 @@ package connection
 
 import (
 	"context"
+	"crypto/rsa"
 	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -33,8 +35,9 @@ type Options struct {
 	Schedule Schedule
 	// Renewal says when certificates are renewed; its Identity is set from the certificate.
 	Renewal certs.RenewalPolicy
-	// KeySize of new keys, in bits.
+	// KeySize of new keys, in bits. NewKey makes them; nil means certs.GenerateKey.
 	KeySize int
+	NewKey  func(bits int) (*rsa.PrivateKey, error)
 	// RuntimeLabels that the runtime must have in Director.
 	RuntimeLabels map[string]string
 }
@@ -48,6 +51,8 @@ type Reconciler struct {
 	// Compass is called, and Syncer given what it says.
 	Compass Compass
 	Syncer  Syncer
+	// Cleaner deletes what Syncer brought into place, when the cluster leaves Compass.
+	Cleaner Cleaner
 	// Status leaves by Writer.
 	Writer *status.Writer
 	// Metrics count renewals and time syncs.
@@ -60,14 +65,17 @@ type Reconciler struct {
 	Log *slog.Logger
 
 	// What the worker remembers between reconciles. Nothing of it is needed after a restart.
-	current  *clientSecret // the client Secret last seen whole
-	inUse    string        // fingerprint of the certificate that calls are made with
-	located  bool          // the Connector was asked for the URLs since the start, or since they last failed
-	refusals int           // how often in a row Compass refused the certificate
-	quiet    time.Time     // until when Compass is not called, because the last attempt could not be written down
-	held     *pending      // what Compass issued and the pending Secret could not take; not needed once it did
-	tried    string        // fingerprint of the certificate from the Delegate that was last tried to make current
-	settling settling      // since the cluster became another runtime
+	current    *clientSecret // the client Secret last seen whole
+	inUse      string        // fingerprint of the certificate that calls are made with
+	recognised string        // fingerprint of the certificate that Director said is this runtime's
+	located    time.Time     // when the Connector was asked for the URLs; zero before that, and after they failed
+	refusals   int           // how often in a row Compass refused the certificate
+	begun      bool          // this process has looked at the connection
+	moment     time.Time     // of the first sync, if that was overdue when this process began
+	quiet      time.Time     // until when Compass is not called, because the last attempt could not be written down
+	held       *pending      // what Compass issued and the pending Secret could not take; not needed once it did
+	tried      string        // fingerprint of the certificate from the Delegate that was last tried to make current
+	settling   settling      // since the cluster became another runtime
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
 }
@@ -101,6 +109,7 @@ type view struct {
 	facts  status.Facts
 	events []status.Event
 	next   time.Time // of the next attempt; zero leaves it
+	left   bool      // nothing keeps the CompassConnection any more
 }
 
 // tenant that calls with the current certificate are for: its own, even if the configuration names another.
@@ -149,6 +158,9 @@ func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 	}
 	row := Decide(r.situation(v))
 	r.Log.DebugContext(ctx, "decided", "action", row.Do, "because", row.Name)
+	if row.Do == Rest {
+		return reconcile.Result{}, nil
+	}
 	if row.Do.calls() {
 		if v.now.Before(r.quiet) {
 			return reconcile.Result{RequeueAfter: r.quiet.Sub(v.now)}, nil
@@ -163,10 +175,22 @@ func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
 	defer cancel()
 	if err := r.act(attempt, row, v); err != nil {
+		if row.Do.calls() && ctx.Err() == nil {
+			// Compass may have been called: that must not happen again at once, whoever looks next.
+			r.connectionError(v, "Failed to write what belongs to the connection: "+err.Error())
+			r.failed(v, err)
+			if _, noted := r.conclude(ctx, v, row); noted != nil {
+				err = errors.Join(err, noted)
+			}
+		}
 		return reconcile.Result{}, err
 	}
 	// What became of an attempt is told even if its time ran out.
-	return r.conclude(ctx, v, row)
+	result, err := r.conclude(ctx, v, row)
+	if err == nil && v.left {
+		return reconcile.Result{}, r.release(ctx, v)
+	}
+	return result, err
 }
 
 func (r *Reconciler) store() store {
@@ -216,8 +240,9 @@ func (r *Reconciler) situation(v *view) Situation {
 		Rejected:             r.refusals >= refusalsBeyondDoubt,
 		Foreign:              v.foreign(),
 		Connection:           v.before != nil,
-		Due:                  st.NextAttempt == nil || !v.now.Before(st.NextAttempt.Time),
-		RenewalAsked:         spec.RefreshCredentialsNow,
+		RenewalAsked:         spec.RefreshCredentialsNow || renewalWanted(v.connection),
+		Leaving:              leaving(v.connection),
+		Left:                 v.client.left,
 	}
 	s.TokenNew = s.Token && !s.TokenSpent && fingerprint != st.TokenFingerprint && (v.pending == nil || fingerprint != v.pending.fingerprint)
 	// What was begun for another runtime than the one that is configured now is not gone on with.
@@ -228,13 +253,52 @@ func (r *Reconciler) situation(v *view) Situation {
 	s.PendingCurrent = v.pending != nil && v.pending.issued && v.client.usable() && v.pending.credential.Fingerprint() == v.client.credential.Fingerprint()
 	connector, director := r.urls(v)
 	s.URLs = connector != "" && director != ""
-	s.Asked = (spec.ResyncNow || spec.RefreshCredentialsNow) && v.connection.Generation != st.ObservedGeneration ||
-		s.TokenNew && !s.usable() || !s.Connection
+	s.Asked = (spec.ResyncNow || spec.RefreshCredentialsNow || s.Leaving) && v.connection.Generation != st.ObservedGeneration ||
+		renewalUnseen(v.connection) || s.TokenNew && !s.usable() && !s.PendingIssued || !s.Connection
 	if s.Certificate {
 		s.RenewalDue = !v.now.Before(r.renewAt(v.client.credential))
 	}
+	s.Due = r.due(v, s.usable() && !s.RenewalDue && !s.PendingIssued && !s.Leaving)
 	r.delegate(&s, v)
 	return s
+}
+
+// due: the next attempt is due. If it is a mere sync, and was overdue already when this process began, it waits for its
+// moment: see Schedule.AfterStart.
+func (r *Reconciler) due(v *view, mereSync bool) bool {
+	st := v.status()
+	began := !r.begun
+	r.begun = true
+	if st.NextAttempt == nil || st.NextAttempt.Time.After(v.now.Add(r.Schedule.Longest())) {
+		return true
+	}
+	if began && st.State == compassv1alpha1.Synchronized && v.now.After(st.NextAttempt.Time) {
+		r.moment = r.Schedule.AfterStart(v.now, v.config.runtimeID)
+	}
+	next := st.NextAttempt.Time
+	if mereSync && r.moment.After(next) {
+		next = r.moment
+		v.next = next // for the status, unless something is done meanwhile
+	}
+	return !v.now.Before(next)
+}
+
+// request is the value of the annotation that asks for a renewal.
+func request(c *compassv1alpha1.CompassConnection) string {
+	value := c.Annotations[compassv1alpha1.RenewAnnotation]
+	return strings.ToValidUTF8(value[:min(len(value), compassv1alpha1.MaxRequest)], "")
+}
+
+// renewalUnseen: a renewal is asked for that was not acted upon yet.
+func renewalUnseen(c *compassv1alpha1.CompassConnection) bool {
+	asked, answer := request(c), c.Status.RenewalRequest
+	return asked != "" && (answer == nil || answer.Requested != asked)
+}
+
+// renewalWanted: a renewal is asked for, and no certificate was issued since.
+func renewalWanted(c *compassv1alpha1.CompassConnection) bool {
+	answer := c.Status.RenewalRequest
+	return renewalUnseen(c) || request(c) != "" && answer != nil && answer.HandledAt == nil
 }
 
 // urls are where Compass is called with the certificate: as the CompassConnection says, or else the client Secret.
@@ -253,6 +317,13 @@ func (r *Reconciler) renewAt(c certs.Credential) time.Time {
 
 // act does what the row says.
 func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
+	if row.Do.calls() {
+		v.next, r.moment = time.Time{}, time.Time{}
+		if renewalUnseen(v.connection) {
+			// Whatever comes of it, it passes the waiting time no more.
+			v.status().RenewalRequest = &compassv1alpha1.RenewalRequest{Requested: request(v.connection)}
+		}
+	}
 	switch row.Do {
 	case Adopt:
 		return r.adopt(ctx, v)
@@ -273,6 +344,8 @@ func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 		return r.promote(ctx, v, v.pending)
 	case Renew:
 		return r.renew(ctx, v)
+	case Leave:
+		return r.leave(ctx, v)
 	case Sync:
 		return r.sync(ctx, v)
 	}
@@ -318,7 +391,7 @@ func (r *Reconciler) respec(ctx context.Context, v *view, edit func(*compassv1al
 func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.Result, error) {
 	st := v.status()
 	if !v.next.IsZero() {
-		st.NextAttempt = &metav1.Time{Time: v.next}
+		st.NextAttempt = &metav1.Time{Time: stamp(v.next, r.Clock.Now())}
 	}
 	v.facts.Now = v.now
 	v.facts.Certificate = r.describeCertificate(v)
@@ -331,9 +404,11 @@ func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.
 		return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
 	}
 	r.quiet = time.Time{} // from here on the status says when
+	wait := heartbeat
 	if st.NextAttempt != nil {
-		return reconcile.Result{RequeueAfter: max(st.NextAttempt.Sub(r.Clock.Now()), time.Millisecond)}, nil
+		wait = min(wait, max(st.NextAttempt.Sub(r.Clock.Now()), time.Millisecond))
+	} else if renewal := v.facts.Certificate.RenewAt.Sub(r.Clock.Now()); renewal > 0 {
+		wait = min(wait, renewal) // waiting for a person must not delay a renewal
 	}
-	// Waiting for a person must not delay a renewal.
-	return reconcile.Result{RequeueAfter: max(v.facts.Certificate.RenewAt.Sub(r.Clock.Now()), 0)}, nil
+	return reconcile.Result{RequeueAfter: wait}, nil
 }

@@ -3,11 +3,14 @@ package connection_test
 import (
 	"bytes"
 	"context"
+	"crypto/rsa"
 	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -42,12 +45,39 @@ type world struct {
 	clock   *testingclock.FakeClock
 	compass *compass
 	syncer  *syncer
-	client  client.WithWatch
+	cleaner *cleaner
+	client  client.Client
 	// refuse, if it gives an error for a kind of request and the name of an object, makes the API server refuse it.
 	refuse func(verb, name string) error
 	r      *connection.Reconciler
 	log    bytes.Buffer
 	events *events.FakeRecorder
+	skew   time.Duration // by which the worker's clock is ahead of Compass's
+}
+
+// agentClock is the worker's.
+type agentClock struct{ w *world }
+
+func (c agentClock) Now() time.Time                  { return c.w.clock.Now().Add(c.w.skew) }
+func (c agentClock) Since(t time.Time) time.Duration { return c.Now().Sub(t) }
+
+// keys are those that worlds get, in turn: making one takes longer than anything else here.
+var keys = sync.OnceValue(func() []*rsa.PrivateKey {
+	var made []*rsa.PrivateKey
+	for range 3 {
+		key, err := certs.GenerateKey(2048)
+		if err != nil {
+			panic(err)
+		}
+		made = append(made, key)
+	}
+	return made
+})
+
+var keysGiven atomic.Int64
+
+func nextKey(int) (*rsa.PrivateKey, error) {
+	return keys()[keysGiven.Add(1)%3], nil
 }
 
 // leaked is what the API server repeats of what it was sent.
@@ -65,10 +95,17 @@ func (w *world) silent(text string) {
 	}
 }
 
+// bareWorld has no cluster and no worker yet.
+func bareWorld(t *testing.T) *world {
+	w := &world{t: t, clock: testingclock.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)), syncer: &syncer{}, cleaner: &cleaner{}, events: events.NewFakeRecorder(1000), refuse: func(string, string) error { return nil }}
+	w.compass = newCompass(w.clock, "t1")
+	w.compass.runtime = func() string { return string(w.secret("configuration").Data["RUNTIME_ID"]) }
+	return w
+}
+
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, clock: testingclock.NewFakeClock(time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)), syncer: &syncer{}, events: events.NewFakeRecorder(1000), refuse: func(string, string) error { return nil }}
-	w.compass = newCompass(w.clock, "t1")
+	w := bareWorld(t)
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, compassv1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -130,12 +167,12 @@ func (w *world) restart() {
 		Options: connection.Options{
 			Secrets:  connection.Names{Configuration: name("configuration"), Client: name("client"), CA: name("ca")},
 			Schedule: connection.Schedule{Floor: 15 * time.Second, Period: 3 * time.Minute},
-			Renewal:  certs.RenewalPolicy{Threshold: 0.3, Floor: 30 * time.Second}, KeySize: 2048,
+			Renewal:  certs.RenewalPolicy{Threshold: 0.3, Floor: 30 * time.Second}, KeySize: 2048, NewKey: nextKey,
 			RuntimeLabels: map[string]string{"runtime_consoleUrl": "https://console"},
 		},
-		Client: w.client, Reader: w.client, Compass: w.compass, Syncer: w.syncer,
+		Client: w.client, Reader: w.client, Compass: w.compass, Syncer: w.syncer, Cleaner: w.cleaner,
 		Writer:  &status.Writer{Client: w.client, Recorder: w.events, Metrics: metrics},
-		Metrics: metrics, Clock: w.clock, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
+		Metrics: metrics, Clock: agentClock{w}, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}
 }
 
@@ -155,9 +192,19 @@ func (w *world) step() *compassv1alpha1.CompassConnection {
 	return nil
 }
 
+func (w *world) secret(name string) *corev1.Secret {
+	w.t.Helper()
+	s := &corev1.Secret{}
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: "ns", Name: name}, s); err != nil {
+		w.t.Fatal(err)
+	}
+	return s
+}
+
 // next moves the clock to the next attempt, and runs the worker.
 func (w *world) next() *compassv1alpha1.CompassConnection {
 	w.t.Helper()
+	w.step() // a new process says when
 	at := w.connection().Status.NextAttempt
 	if at == nil {
 		w.t.Fatal("there is no next attempt")
@@ -196,7 +243,7 @@ func (w *world) state(c *compassv1alpha1.CompassConnection, state compassv1alpha
 func TestAQuietConnectionAsksOnceAPeriod(t *testing.T) {
 	w := newWorld(t)
 	w.state(w.step(), compassv1alpha1.Synchronized, "")
-	w.calls("configuration", "sign", "snapshot", "label")
+	w.calls("configuration", "sign", "viewer", "snapshot", "label")
 	for range 3 {
 		before := w.clock.Now()
 		w.state(w.next(), compassv1alpha1.Synchronized, "")
@@ -210,7 +257,7 @@ func TestAQuietConnectionAsksOnceAPeriod(t *testing.T) {
 	w.step()
 	w.calls()
 	w.next()
-	w.calls("configuration", "snapshot", "label")
+	w.calls("configuration", "viewer", "snapshot", "label")
 }
 
 func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
@@ -229,7 +276,7 @@ func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
 			w.restart()
 			w.refuse = func(string, string) error { return nil }
 			w.state(w.next(), compassv1alpha1.Synchronized, "")
-			w.calls("snapshot", "label")
+			w.calls("viewer", "snapshot", "label")
 		})
 	}
 }
@@ -285,7 +332,7 @@ func TestAMomentOfTroubleAtTheAPIServerCostsNoToken(t *testing.T) {
 		return nil
 	}
 	w.state(w.step(), compassv1alpha1.Synchronized, "")
-	w.calls("configuration", "sign", "snapshot", "label")
+	w.calls("configuration", "sign", "viewer", "snapshot", "label")
 }
 
 func TestAPairingGoesOnWithWhatIsStillGood(t *testing.T) {
@@ -295,9 +342,9 @@ func TestAPairingGoesOnWithWhatIsStillGood(t *testing.T) {
 		calls []string // of the attempt after the failure is gone
 		state compassv1alpha1.ConnectionState
 	}{
-		"the Connector cannot be reached with the first token":  {"configuration", &graphql.Error{Kind: graphql.Unreachable}, []string{"configuration", "sign", "snapshot", "label"}, compassv1alpha1.Synchronized},
-		"the Connector cannot be reached with the second token": {"sign", &graphql.Error{Kind: graphql.Unreachable}, []string{"sign", "snapshot", "label"}, compassv1alpha1.Synchronized},
-		"the second token is refused as in an outage":           {"sign", &graphql.Error{Kind: graphql.Ambiguous}, []string{"sign", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the Connector cannot be reached with the first token":  {"configuration", &graphql.Error{Kind: graphql.Unreachable}, []string{"configuration", "sign", "viewer", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the Connector cannot be reached with the second token": {"sign", &graphql.Error{Kind: graphql.Unreachable}, []string{"sign", "viewer", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the second token is refused as in an outage":           {"sign", &graphql.Error{Kind: graphql.Ambiguous}, []string{"sign", "viewer", "snapshot", "label"}, compassv1alpha1.Synchronized},
 		"the request is rejected":                               {"sign", &graphql.Error{Kind: graphql.Rejected}, []string{"configuration"}, compassv1alpha1.ConnectionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -389,8 +436,9 @@ func TestACertificateIsGivenUpOnlyBeyondDoubt(t *testing.T) {
 		w.calls("snapshot", "viewer")
 	}
 	w.compass.fail("snapshot", nil)
+	w.compass.fail("viewer", nil)
 	w.state(w.step(), compassv1alpha1.Synchronized, "")
-	w.calls("configuration", "sign", "snapshot", "label")
+	w.calls("configuration", "sign", "viewer", "snapshot", "label")
 }
 
 func TestRenewalsComeInTimeYearAfterYear(t *testing.T) {
@@ -401,7 +449,7 @@ func TestRenewalsComeInTimeYearAfterYear(t *testing.T) {
 		before := c.Status.ConnectionStatus.CertificateStatus
 		w.clock.SetTime(before.RenewAt.Add(-time.Hour))
 		w.step()
-		w.calls("snapshot", "label")
+		w.calls("configuration", "snapshot", "label") // the Connector is asked daily
 		w.clock.SetTime(before.RenewAt.Add(5 * time.Minute))
 		c = w.step()
 		w.calls("configuration", "sign", "trial", "snapshot", "label")

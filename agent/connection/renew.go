@@ -7,6 +7,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/application-connector/application-connector/agent/status"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -42,7 +43,7 @@ func (r *Reconciler) renew(ctx context.Context, v *view) error {
 	if err != nil {
 		return r.renewalFailed(ctx, v, "Failed to connect to Compass Connector: ", err)
 	}
-	r.located = true
+	r.located = r.Clock.Now()
 	p := &pending{keyed: true, since: v.now, subject: configuration.Subject, directorURL: configuration.DirectorURL, connectorURL: configuration.ConnectorURL}
 	if err := r.key(v, p); err != nil {
 		return err
@@ -65,13 +66,14 @@ func (r *Reconciler) renewalFailed(ctx context.Context, v *view, what string, er
 	message := "Error while trying to maintain connection: " + what + cause(err) + hint(err, false, r.Secrets)
 	v.happened(corev1.EventTypeWarning, status.EventRenewalFailed, "Renew", "%s", message)
 	r.maintenanceFailed(ctx, v, err, message)
-	if v.config.missing(v.configured, r.Secrets.Configuration) != "" || v.foreign() {
+	if graphql.KindOf(err) == graphql.Throttled || v.config.missing(v.configured, r.Secrets.Configuration) != "" || v.foreign() {
 		return nil
 	}
 	st := v.status()
 	failures, next, last := st.ConsecutiveFailures, v.next, *st.ConnectionStatus
-	r.fetch(ctx, v)
-	st.State, st.ConsecutiveFailures, v.next = compassv1alpha1.ConnectionMaintenanceFailed, failures, next
+	asked := r.fetch(ctx, v)
+	st.State, st.ConsecutiveFailures = compassv1alpha1.ConnectionMaintenanceFailed, failures
+	v.next = latest(next, r.Clock.Now().Add(min(asked, maxRetryAfter)))
 	st.ConnectionStatus.LastSuccess, st.ConnectionStatus.Error = last.LastSuccess, last.Error
 	return nil
 }
@@ -85,7 +87,7 @@ func (r *Reconciler) maintenanceFailed(ctx context.Context, v *view, err error, 
 }
 
 func renewalReason(v *view) string {
-	if v.connection.Spec.RefreshCredentialsNow {
+	if v.connection.Spec.RefreshCredentialsNow || renewalWanted(v.connection) {
 		return forRequested
 	}
 	return forDue
@@ -107,8 +109,10 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	} else {
 		next.renewed = now
 	}
+	tried := "" // whose the certificate is, if that was asked for
 	if !p.pairing || r.works(v) && v.client.credential.Fingerprint() != p.credential.Fingerprint() {
-		if err := r.try(ctx, tenant, p); err != nil {
+		id, err := r.try(ctx, tenant, p)
+		if err != nil {
 			// An outage says nothing about the certificate, however long it lasts.
 			final := v.status().ConsecutiveFailures >= trialsOfPending && !outage(err)
 			err = fmt.Errorf("the new certificate does not work: %w", err)
@@ -122,6 +126,13 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 			}
 			return r.renewalFailed(ctx, v, "", err)
 		}
+		switch {
+		case !p.pairing:
+			next.runtimeID = id
+		case p.runtimeID != "" && id != p.runtimeID:
+			return r.pairingFailed(ctx, v, &WrongRuntimeError{Is: id, Configured: p.runtimeID}, true)
+		}
+		tried = id
 	}
 	if old := v.client.credential.CA; len(old) > 0 && !sameAuthorities(old, p.credential.CA) {
 		next.credential.CA = certs.MergeCA(old, p.credential.CA, now)
@@ -143,8 +154,10 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	next.data = data
 	v.client, r.current = next, &next
 	r.Compass.Use(next.credential.TLS())
-	r.inUse, r.refusals, r.located = next.credential.Fingerprint(), 0, true
-
+	r.inUse, r.refusals, r.located = next.credential.Fingerprint(), 0, now
+	if tried != "" && tried == v.config.runtimeID {
+		r.recognised = r.inUse
+	}
 	return r.promoted(ctx, v, p, now)
 }
 
@@ -161,6 +174,12 @@ func (r *Reconciler) finish(ctx context.Context, v *view) error {
 func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time.Time) error {
 	leaf := v.client.credential.Leaf()
 	reason := renewalReason(v)
+	if renewalUnseen(v.connection) { // a crash came before that could be noted
+		v.status().RenewalRequest = &compassv1alpha1.RenewalRequest{Requested: request(v.connection)}
+	}
+	if answer := v.status().RenewalRequest; answer != nil && answer.HandledAt == nil {
+		answer.HandledAt = &metav1.Time{Time: now}
+	}
 	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) {
 		spec.ManagementInfo = compassv1alpha1.ManagementInfo{ConnectorURL: p.connectorURL, DirectorURL: p.directorURL}
 		spec.RefreshCredentialsNow = false
@@ -190,8 +209,8 @@ func (r *Reconciler) works(v *view) bool {
 	return v.client.usable() && v.client.credential.ValidAt(v.now) && r.refusals < refusalsBeyondDoubt
 }
 
-// try makes a real call with the new certificate.
-func (r *Reconciler) try(ctx context.Context, tenant string, p *pending) error {
+// try makes a real call with the new certificate, which tells whose it is.
+func (r *Reconciler) try(ctx context.Context, tenant string, p *pending) (string, error) {
 	d, end := r.Compass.Try(p.credential.TLS(), p.directorURL, tenant)
 	defer end()
 	return d.Viewer(ctx)
@@ -221,7 +240,8 @@ func (r *Reconciler) suspect(ctx context.Context, v *view, err error) {
 		r.refusals = refusalsBeyondDoubt
 	case graphql.Ambiguous, graphql.Refused:
 		_, directorURL := r.urls(v)
-		switch graphql.KindOf(r.Compass.Director(directorURL, v.tenant()).Viewer(ctx)) {
+		_, err := r.Compass.Director(directorURL, v.tenant()).Viewer(ctx)
+		switch graphql.KindOf(err) {
 		case graphql.Ambiguous, graphql.Refused, graphql.Server, graphql.CertificateExpired, graphql.CertificateRefused:
 			r.refusals++
 		}

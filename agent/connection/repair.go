@@ -18,6 +18,16 @@ func (c clientSecret) usable() bool { return c.data != nil && c.damaged == "" }
 // repair takes over the credential as it is stored, and restores Secrets that were deleted or damaged from what is known.
 // It never calls Compass: a missing copy must not cost an issuance.
 func (r *Reconciler) repair(ctx context.Context, v *view) error {
+	if err := r.hold(ctx, v); err != nil {
+		return err
+	}
+	if leaving(v.connection) {
+		// What is missing may be gone because it was deleted on purpose.
+		if v.client.usable() && v.client.credential.Fingerprint() != r.inUse {
+			r.use(ctx, v.client.credential)
+		}
+		return nil
+	}
 	s := r.store()
 	if !v.client.usable() && r.current != nil {
 		restored := *r.current
@@ -30,10 +40,8 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	if !v.client.usable() {
 		return nil
 	}
-	if fingerprint := v.client.credential.Fingerprint(); fingerprint != r.inUse {
-		r.Compass.Use(v.client.credential.TLS())
-		r.inUse = fingerprint
-		r.Log.InfoContext(ctx, "client certificate in use", "certificate", v.client.credential)
+	if v.client.credential.Fingerprint() != r.inUse {
+		r.use(ctx, v.client.credential)
 	}
 	recorded := r.record(v)
 	// A crash may have come between the Secret and the status: the Secret is right.
@@ -61,6 +69,12 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	}
 	v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from Secret %s: it was deleted or lacked an authority", r.Secrets.CA, r.Secrets.Client)
 	return nil
+}
+
+func (r *Reconciler) use(ctx context.Context, c certs.Credential) {
+	r.Compass.Use(c.TLS())
+	r.inUse = c.Fingerprint()
+	r.Log.InfoContext(ctx, "client certificate in use", "certificate", c)
 }
 
 // record notes what the client Secret does not say of its certificate: for whom it was issued. Agents before this one did

@@ -67,9 +67,10 @@ func TestACertificateIsNotUsedForAnotherRuntime(t *testing.T) {
 	for name, test := range map[string]struct {
 		runtime, tenant string
 		says            []string
+		back            []string // the calls when the configuration is as it was
 	}{
-		"another runtime": {"other", "tenant", []string{`RUNTIME_ID in Secret ns/configuration is "other"`, `issued for "runtime"`, "key TOKEN"}},
-		"another tenant":  {"runtime", "others", []string{`TENANT in Secret ns/configuration is "others"`, `issued for "tenant"`, "key TOKEN"}},
+		"another runtime": {"other", "tenant", []string{`RUNTIME_ID in Secret ns/configuration is "other"`, `issued for "runtime"`, "key TOKEN"}, []string{"viewer", "snapshot", "label"}},
+		"another tenant":  {"runtime", "others", []string{`TENANT in Secret ns/configuration is "others"`, `issued for "tenant"`, "key TOKEN"}, []string{"snapshot", "label"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -101,7 +102,7 @@ func TestACertificateIsNotUsedForAnotherRuntime(t *testing.T) {
 			w.says(own)
 			w.configure("t1")
 			w.state(w.step(), compassv1alpha1.Synchronized, "")
-			w.calls("snapshot", "label")
+			w.calls(test.back...)
 
 			w.register(test.runtime, test.tenant, "t2")
 			w.compass.good["t2"] = true
@@ -214,8 +215,8 @@ func TestDeletingTheCompassConnectionPairsByATokenThatWasNeverTried(t *testing.T
 		state compassv1alpha1.ConnectionState
 	}{
 		"a new token":           {"t2", []string{"configuration", "sign", "trial", "snapshot", "label"}, compassv1alpha1.Synchronized},
-		"the token of before":   {"t1", []string{"configuration", "snapshot", "label"}, compassv1alpha1.Synchronized},
-		"no token":              {"", []string{"configuration", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"the token of before":   {"t1", []string{"configuration", "viewer", "snapshot", "label"}, compassv1alpha1.Synchronized},
+		"no token":              {"", []string{"configuration", "viewer", "snapshot", "label"}, compassv1alpha1.Synchronized},
 		"a token that is wrong": {"wrong", []string{"configuration"}, compassv1alpha1.ConnectionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,7 +257,7 @@ func TestWhatAgentsBeforeDidNotRecordIsTakenFromTheConfiguration(t *testing.T) {
 	w.compass.called()
 	w.next()
 	w.says(want)
-	w.calls("configuration", "snapshot", "label")
+	w.calls("configuration", "viewer", "snapshot", "label")
 	// The token is that of the certificate, too: deleting the CompassConnection does not try it.
 	if err := w.client.Delete(t.Context(), w.connection()); err != nil {
 		t.Fatal(err)
@@ -302,8 +303,8 @@ func TestWhatCompassGivesOnceOutlivesThatItCannotBeStored(t *testing.T) {
 		state  compassv1alpha1.ConnectionState
 		then   []string
 	}{
-		"the second token": {1, []string{"configuration"}, compassv1alpha1.ConnectionFailed, []string{"sign", "snapshot", "label"}},
-		"the certificate":  {2, []string{"configuration", "sign", "snapshot", "label"}, compassv1alpha1.Synchronized, []string{"snapshot", "label"}},
+		"the second token": {1, []string{"configuration"}, compassv1alpha1.ConnectionFailed, []string{"sign", "viewer", "snapshot", "label"}},
+		"the certificate":  {2, []string{"configuration", "sign", "viewer", "snapshot", "label"}, compassv1alpha1.Synchronized, []string{"snapshot", "label"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)
@@ -337,7 +338,7 @@ func TestWhatCompassGivesOnceOutlivesThatItCannotBeStored(t *testing.T) {
 		w.silent(leaked)
 		w.refuse = func(string, string) error { return nil }
 		w.state(w.next(), compassv1alpha1.Synchronized, "")
-		w.calls("snapshot", "label")
+		w.calls("viewer", "snapshot", "label")
 	})
 	t.Run("the certificate of a renewal", func(t *testing.T) {
 		w := newWorld(t)
@@ -366,8 +367,8 @@ func TestAnAgentThatIsToldToEndKeepsWhatCompassGaveIt(t *testing.T) {
 		operation string
 		then      []string
 	}{
-		"the second token": {"configuration", []string{"sign", "snapshot", "label"}},
-		"the certificate":  {"sign", []string{"snapshot", "label"}},
+		"the second token": {"configuration", []string{"sign", "viewer", "snapshot", "label"}},
+		"the certificate":  {"sign", []string{"viewer", "snapshot", "label"}},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

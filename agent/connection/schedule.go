@@ -11,6 +11,11 @@ import (
 const (
 	// maxBackoff bounds the waiting time after failures, however many.
 	maxBackoff = 10 * time.Minute
+	// locateEvery is how often the Connector is asked for the URLs at least.
+	locateEvery = 24 * time.Hour
+	// heartbeat is how often the worker looks at everything, whatever else there is to wait for. Timers stand still while
+	// a machine sleeps, and know nothing of a clock that is set.
+	heartbeat = time.Hour
 	// maxRetryAfter bounds what a server may ask for.
 	maxRetryAfter = time.Hour
 )
@@ -30,14 +35,43 @@ type Schedule struct {
 // spread when all of them restart together.
 func (s Schedule) AfterSuccess(now time.Time, identity string) time.Time {
 	period := max(s.Period, s.Floor, time.Second)
-	sum := sha256.Sum256([]byte("phase\x00" + identity))
-	phase := time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(period))
 	earliest := now.Add(max(period/2, s.Floor))
-	slot := earliest.Truncate(period).Add(phase) // Truncate counts from the zero time: the same moments for ever
+	slot := earliest.Truncate(period).Add(phase(identity, period)) // Truncate counts from the zero time: the same moments for ever
 	if slot.Before(earliest) {
 		slot = slot.Add(period)
 	}
 	return slot
+}
+
+// AfterStart is when a process syncs whose last attempt is overdue when it starts: at the next of the identity's moments, ten
+// minutes ahead at most. So clusters that were down together do not all call Compass in the moment they are back.
+func (s Schedule) AfterStart(now time.Time, identity string) time.Time {
+	period := min(max(s.Period, s.Floor, time.Second), maxBackoff)
+	slot := now.Truncate(period).Add(phase(identity, period))
+	if slot.Before(now) {
+		slot = slot.Add(period)
+	}
+	return slot
+}
+
+// Longest is how far ahead an attempt can lie at most. One that lies further ahead was noted while the clock was wrong.
+func (s Schedule) Longest() time.Duration {
+	return max(2*s.Period, 2*s.Floor, s.Floor+maxBackoff, maxRetryAfter) + time.Minute
+}
+
+// stamp makes a time one that a status can hold, in whole seconds, without making it sooner. What is past stays so.
+func stamp(at, now time.Time) time.Time {
+	whole := at.Truncate(time.Second)
+	if whole.Equal(at) || !at.After(now) {
+		return whole
+	}
+	return whole.Add(time.Second)
+}
+
+// phase is where in a period the moments of an identity lie.
+func phase(identity string, period time.Duration) time.Duration {
+	sum := sha256.Sum256([]byte("phase\x00" + identity))
+	return time.Duration(binary.BigEndian.Uint64(sum[:8]) % uint64(period))
 }
 
 // AfterFailure is the floor, and on top a random part ("full jitter") of a time that doubles with every failure in a row,

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -45,13 +46,14 @@ const (
 	annotationTenant       = "compass.kyma-project.io/tenant"
 	annotationTokenURL     = "compass.kyma-project.io/token-connector-url"
 	annotationApplied      = "compass.kyma-project.io/applied-runtime"
+	annotationLeft         = "compass.kyma-project.io/left"
 )
 
 // Annotations lists the annotations of the client Secret that the agent writes.
 func Annotations() []string {
 	return []string{
 		annotationConnectorURL, annotationDirectorURL, annotationToken, annotationEstablished, annotationRenewed,
-		annotationRuntimeID, annotationTenant, annotationTokenURL, annotationApplied,
+		annotationRuntimeID, annotationTenant, annotationTokenURL, annotationApplied, annotationLeft,
 	}
 }
 
@@ -133,6 +135,7 @@ type clientSecret struct {
 	tokenURL                  string
 	applied                   string // runtime whose snapshot Applications were last pruned by, as identity.String
 	established, renewed      time.Time
+	left                      bool // the certificate was revoked and deleted, when the cluster left Compass
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
@@ -238,8 +241,14 @@ func (s store) configuration(ctx context.Context) (configuration, bool, error) {
 
 func (s store) client(ctx context.Context) (clientSecret, error) {
 	found, err := s.get(ctx, s.names.Client)
-	if err != nil || found == nil || len(found.Data) == 0 {
+	if err != nil || found == nil {
 		return clientSecret{}, err
+	}
+	if left := found.Annotations[annotationLeft]; left != "" && len(found.Data[certs.ClientKey]) == 0 {
+		return clientSecret{left: true, token: found.Annotations[annotationToken]}, nil
+	}
+	if len(found.Data) == 0 {
+		return clientSecret{}, nil
 	}
 	c := clientSecret{
 		data: found.Data, connectorURL: found.Annotations[annotationConnectorURL], directorURL: found.Annotations[annotationDirectorURL],
@@ -271,6 +280,38 @@ func (s store) saveClient(ctx context.Context, c clientSecret) error {
 		}
 	}
 	return s.apply(ctx, s.names.Client, data, annotations)
+}
+
+// strip deletes the given keys of a Secret, whoever wrote them. A Secret that is missing lacks them already.
+func (s store) strip(ctx context.Context, name types.NamespacedName, keys ...string) error {
+	data := map[string]any{}
+	for _, key := range keys {
+		data[key] = nil
+	}
+	patch, err := json.Marshal(map[string]any{"data": data})
+	if err != nil {
+		return err
+	}
+	object := &corev1.Secret{}
+	object.Name, object.Namespace = name.Name, name.Namespace
+	if err := s.writer.Patch(ctx, object, client.RawPatch(types.MergePatchType, patch), client.FieldOwner(FieldOwner)); client.IgnoreNotFound(err) != nil {
+		return &StoreError{Secret: name, Verb: "writing", err: err}
+	}
+	return nil
+}
+
+// clearClient takes the credential out of the client Secret, and leaves a note there that the cluster left, so that no
+// agent pairs again with the token of that time.
+func (s store) clearClient(ctx context.Context, token string, now time.Time) error {
+	annotations := map[string]string{annotationLeft: formatTime(now)}
+	if token != "" {
+		annotations[annotationToken] = token
+	}
+	if err := s.apply(ctx, s.names.Client, nil, annotations); err != nil {
+		return err
+	}
+	// By server-side apply only those keys are gone that nobody else wrote, too.
+	return s.strip(ctx, s.names.Client, certs.ClientKey, certs.ClientCertificate, certs.ClientChain, certs.TLSKey, certs.TLSCertificate, certs.ClientCA)
 }
 
 // authorities reads the CA Secret; none if it is missing or cannot be read as certificates.

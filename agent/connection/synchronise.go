@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -21,7 +22,7 @@ func (r *Reconciler) sync(ctx context.Context, v *view) error {
 		return err
 	}
 	r.entrust(ctx, v)
-	if !r.located {
+	if r.located.IsZero() || v.now.Sub(r.located) >= locateEvery || v.now.Before(r.located) {
 		if done, err := r.locate(ctx, v); done || err != nil {
 			return err
 		}
@@ -30,15 +31,22 @@ func (r *Reconciler) sync(ctx context.Context, v *view) error {
 	return nil
 }
 
-// fetch reads a snapshot, has it brought into place, and schedules what follows.
-func (r *Reconciler) fetch(ctx context.Context, v *view) {
+// fetch reads a snapshot, has it brought into place, and schedules what follows. It gives for how long Director wants to be
+// left alone.
+func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 	started := r.Clock.Now()
 	_, directorURL := r.urls(v)
 	d := r.Compass.Director(directorURL, v.config.tenant)
+	if known, err := r.recognise(ctx, v, d); err != nil || !known {
+		if err != nil {
+			r.fetchFailed(ctx, v, err)
+		}
+		return retryAfter(err)
+	}
 	snapshot, err := d.Snapshot(ctx, v.config.runtimeID)
 	if err != nil {
 		r.fetchFailed(ctx, v, err)
-		return
+		return retryAfter(err)
 	}
 	r.refusals = 0
 	v.facts.Called = true
@@ -48,7 +56,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 		r.Log.WarnContext(ctx, "the Applications could not be brought into place", "error", err)
 		status.SyncError(v.status(), compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: "+err.Error(), true, r.Clock.Now())
 		r.failed(v, err)
-		return
+		return 0
 	}
 	st := v.status()
 	status.Counted(st, status.Applied{
@@ -63,7 +71,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 		status.Applying(st, r.Clock.Now())
 		status.SyncError(st, compassv1alpha1.MetadataUpdateFailed, "Failed to reconcile Runtime labels with proper URLs: "+cause(err), true, r.Clock.Now())
 		r.failed(v, err)
-		return
+		return retryAfter(err)
 	}
 	now := r.Clock.Now()
 	status.Synced(st, now)
@@ -74,6 +82,33 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) {
 		v.next = latest(renewAt, now.Add(r.Schedule.Floor))
 	}
 	r.Log.InfoContext(ctx, "synchronised", "applications", result.Total, "failed", result.Failed, "queries", snapshot.Queries, "took", now.Sub(started))
+	return 0
+}
+
+// recognise asks Director once per process and certificate whose it is: the one-time token may have been that of another
+// runtime than RUNTIME_ID says. If it was, the client Secret says so from then on, and Table decides by it.
+func (r *Reconciler) recognise(ctx context.Context, v *view, d Director) (bool, error) {
+	fingerprint := v.client.credential.Fingerprint()
+	if r.recognised == fingerprint {
+		return true, nil
+	}
+	id, err := d.Viewer(ctx)
+	if err != nil {
+		return false, err
+	}
+	if id == v.config.runtimeID {
+		r.recognised = fingerprint
+		return true, nil
+	}
+	r.Log.WarnContext(ctx, "the client certificate belongs to another runtime", "runtime", id, "configured", v.config.runtimeID)
+	other := v.client
+	other.runtimeID = id
+	if err := r.store().saveClient(ctx, other); err != nil {
+		return false, err
+	}
+	v.client, r.current = other, &other
+	v.next = r.Clock.Now()
+	return false, nil
 }
 
 // bring has a snapshot brought into place.
@@ -116,7 +151,7 @@ func (r *Reconciler) locate(ctx context.Context, v *view) (done bool, err error)
 		r.maintenanceFailed(ctx, v, err, "Error while trying to maintain connection: Failed to connect to Compass Connector: "+cause(err)+hint(err, false, r.Secrets))
 		return true, nil
 	}
-	r.located = true
+	r.located = r.Clock.Now()
 	status.Maintained(v.status(), r.Clock.Now())
 	v.facts.Called = true
 	if configuration.ConnectorURL != connectorURL || configuration.DirectorURL != directorURL {
@@ -147,7 +182,7 @@ func (r *Reconciler) fetchFailed(ctx context.Context, v *view, err error) {
 	v.facts.Called, v.facts.CallError = true, message
 	switch graphql.KindOf(err) {
 	case graphql.Unreachable, graphql.Timeout, graphql.ServerUntrusted, graphql.TLS, graphql.Invalid:
-		r.located = false // perhaps it has moved
+		r.located = time.Time{} // perhaps it has moved
 	}
 	r.suspect(ctx, v, err)
 	r.failed(v, err)

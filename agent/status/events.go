@@ -37,12 +37,17 @@ const (
 	EventAuthoritiesChanged = "AuthoritiesChanged"
 	// EventApplicationFailed: a system could not be brought into place, or not for the same reason as before.
 	EventApplicationFailed = "ApplicationFailed"
+	// EventLeft: the certificate is revoked, and what came from Compass is deleted, because the CompassConnection was.
+	EventLeft = "Left"
+	// EventLeavingFailed: the CompassConnection cannot go yet; it is tried again.
+	EventLeavingFailed = "LeavingFailed"
 )
 
 // EventReasons lists every reason that an event can have.
 func EventReasons() []string {
 	return []string{
 		EventPaired, EventAdopted, EventRenewed, EventRenewalFailed, EventSecretRestored, EventURLsChanged, EventAuthoritiesChanged, EventApplicationFailed,
+		EventLeft, EventLeavingFailed,
 		string(compassv1alpha1.Connected), string(compassv1alpha1.ConnectionFailed), string(compassv1alpha1.ConnectionMaintenanceFailed),
 		string(compassv1alpha1.SynchronizationFailed), string(compassv1alpha1.ResourceApplicationFailed),
 		string(compassv1alpha1.MetadataUpdateFailed), string(compassv1alpha1.Synchronized),

@@ -31,18 +31,19 @@ func New(t *graphql.Transport, endpoint, tenant string) *Client {
 	return &Client{graphql: t.Client(endpoint, h)}
 }
 
-// Viewer asks who Director takes us for: the cheapest call that proves the client certificate. A revoked certificate
+// Viewer asks who Director takes us for, and gives the id, of the runtime for a runtime's certificate: the cheapest call that
+// proves the client certificate. A revoked certificate
 // gives kind Server here, the same as an internal error: calls about the runtime tell more.
-func (c *Client) Viewer(ctx context.Context) error {
+func (c *Client) Viewer(ctx context.Context) (string, error) {
 	const operation = "Viewer"
 	resp, err := query.Viewer(ctx, c.graphql)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if resp.Viewer.Id == "" {
-		return &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: errors.New("viewer.id is missing")}
+		return "", &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: errors.New("viewer.id is missing")}
 	}
-	return nil
+	return resp.Viewer.Id, nil
 }
 
 // RuntimeLabels gives the labels of a runtime, any JSON value each. An unknown runtime is kind Rejected.

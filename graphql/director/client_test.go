@@ -73,13 +73,17 @@ func TestEachCallAsksForWhatItSays(t *testing.T) {
 	}{
 		"viewer": {
 			answer:    `{"data":{"viewer":{"id":"x","type":"RUNTIME"}}}`,
-			call:      func(c *director.Client) (any, error) { return nil, c.Viewer(t.Context()) },
+			call:      func(c *director.Client) (any, error) { return c.Viewer(t.Context()) },
+			want:      "x",
 			operation: "Viewer",
 		},
 		"viewer without id": {
 			answer: `{"data":{"viewer":null}}`,
-			call:   func(c *director.Client) (any, error) { return nil, c.Viewer(t.Context()) },
-			kind:   graphql.Malformed, operation: "Viewer",
+			call: func(c *director.Client) (any, error) {
+				_, err := c.Viewer(t.Context())
+				return nil, err
+			},
+			kind: graphql.Malformed, operation: "Viewer",
 		},
 		"runtime labels": {
 			answer:    `{"data":{"runtime":{"labels":{"a":"b","n":7,"l":["x"]}}}}`,
@@ -167,7 +171,7 @@ func TestWithoutATenantNoHeaderIsSent(t *testing.T) {
 	defer server.Close()
 	transport := graphql.NewTransport(graphql.Options{InsecureSkipVerify: true})
 	defer transport.CloseIdleConnections()
-	if err := director.New(transport, server.URL, "").Viewer(t.Context()); err != nil {
+	if _, err := director.New(transport, server.URL, "").Viewer(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	if _, ok := seen["Tenant"]; ok {

@@ -5,6 +5,27 @@ import metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 // ConnectionName is the name of the one CompassConnection that the agent acts upon.
 const ConnectionName = "compass-connection"
 
+// RenewAnnotation asks for a new client certificate at once, by any value that it did not have before, such as the time;
+// values count up to MaxRequest bytes. status.renewalRequest answers it.
+const RenewAnnotation = "compass.kyma-project.io/renew-requested"
+
+// MaxRequest bounds values of RenewAnnotation, in bytes.
+const MaxRequest = 256
+
+// FarewellFinalizer holds a CompassConnection back that is deleted, until the agent has done what spec.farewell says.
+const FarewellFinalizer = "compass.kyma-project.io/farewell"
+
+// Farewell is what becomes of the connection when the CompassConnection is deleted.
+type Farewell string
+
+// Farewells.
+const (
+	// FarewellKeep keeps everything: the agent makes the CompassConnection again from what the cluster has. The default.
+	FarewellKeep Farewell = "Keep"
+	// FarewellRevoke has the client certificate revoked, and deletes the Applications and all credentials from Compass.
+	FarewellRevoke Farewell = "Revoke"
+)
+
 // ConnectionState sums the connection up in one word.
 type ConnectionState string
 
@@ -92,6 +113,12 @@ type CompassConnectionSpec struct {
 	// refreshCredentialsNow asks for a new client certificate at once; the agent resets it.
 	// +optional
 	RefreshCredentialsNow bool `json:"refreshCredentialsNow,omitempty"`
+	// farewell is what becomes of the connection when this object is deleted: Keep, the default, keeps everything, and the
+	// agent makes the object again; Revoke has the client certificate revoked, and deletes the Applications and all
+	// credentials that came from Compass.
+	// +kubebuilder:validation:Enum=Keep;Revoke
+	// +optional
+	Farewell Farewell `json:"farewell,omitempty"`
 }
 
 // ManagementInfo holds the URLs of Compass that are secured by the client certificate.
@@ -139,6 +166,18 @@ type CompassConnectionStatus struct {
 	// consecutiveFailures counts attempts at Compass that failed since the last that succeeded.
 	// +optional
 	ConsecutiveFailures int32 `json:"consecutiveFailures,omitempty"`
+	// renewalRequest answers the annotation compass.kyma-project.io/renew-requested.
+	// +optional
+	RenewalRequest *RenewalRequest `json:"renewalRequest,omitempty"`
+}
+
+// RenewalRequest answers the annotation compass.kyma-project.io/renew-requested.
+type RenewalRequest struct {
+	// requested is the value of the annotation that was last acted upon.
+	Requested string `json:"requested"`
+	// handledAt is when a certificate became current that was issued after that; absent as long as none is.
+	// +optional
+	HandledAt *metav1.Time `json:"handledAt,omitempty"`
 }
 
 // ConnectionStatus tells of the Connector and the client certificate.
