@@ -18,6 +18,7 @@ import (
 
 	"github.com/application-connector/application-connector/cli/diff"
 	"github.com/application-connector/application-connector/cli/onboard"
+	"github.com/application-connector/application-connector/cli/revoke"
 	"github.com/application-connector/application-connector/cli/status"
 	"github.com/application-connector/application-connector/cli/terminal"
 	"github.com/application-connector/application-connector/cli/up"
@@ -60,7 +61,10 @@ func NewCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	root.SetOut(streams.Out)
 	root.SetErr(streams.ErrOut)
 	root.SetFlagErrorFunc(asUsageError)
-	root.AddCommand(diff.NewCommand(streams), status.NewCommand(streams), onboard.NewCommand(streams), onboard.NewOffboardCommand(streams), up.NewCommand(streams.Out))
+	root.AddCommand(
+		diff.NewCommand(streams), status.NewCommand(streams), revoke.NewCommand(streams),
+		onboard.NewCommand(streams), onboard.NewOffboardCommand(streams), up.NewCommand(streams.Out),
+	)
 	for _, c := range root.Commands() {
 		usageErrorsOf(c)
 	}
