@@ -163,8 +163,12 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 
 // finish tells what a crash kept from being told after the certificate became current, and deletes the pending Secret.
 func (r *Reconciler) finish(ctx context.Context, v *view) error {
+	failures, next := v.status().ConsecutiveFailures, v.status().NextAttempt
 	if err := r.promoted(ctx, v, v.pending, v.now); err != nil {
 		return err
+	}
+	if failures > 0 && next != nil {
+		v.next = next.Time // it was no crash, but a failed attempt, which is not followed at once
 	}
 	status.Dated(v.status(), v.client.established, v.client.renewed)
 	return nil
