@@ -164,6 +164,7 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 // finish tells what a crash kept from being told after the certificate became current, and deletes the pending Secret.
 func (r *Reconciler) finish(ctx context.Context, v *view) error {
 	failures, next := v.status().ConsecutiveFailures, v.status().NextAttempt
+	r.refusals, r.located = 0, v.now // as when the certificate became current
 	if err := r.promoted(ctx, v, v.pending, v.now); err != nil {
 		return err
 	}
