@@ -35,7 +35,7 @@ func TestDriftIsRepairedByWatchWithoutACallToCompass(t *testing.T) {
 
 	name := types.NamespacedName{Namespace: s.env["APP_INTEGRATION_NAMESPACE"], Name: application().Spec.Services[0].Entries[0].Credentials.SecretName}
 	before := s.secret(name)
-	if before == nil || string(before.Data["password"]) != canary {
+	if before == nil || string(before.Data["password"]) != canaryText {
 		t.Fatal("the Secret is not there to begin with")
 	}
 	if err := s.client.Delete(t.Context(), before); err != nil {
@@ -43,7 +43,7 @@ func TestDriftIsRepairedByWatchWithoutACallToCompass(t *testing.T) {
 	}
 	s.eventually("the deleted Secret", func() bool {
 		now := s.secret(name)
-		return now != nil && now.UID != before.UID && string(now.Data["password"]) == canary
+		return now != nil && now.UID != before.UID && string(now.Data["password"]) == canaryText
 	})
 
 	edited := s.secret(name)

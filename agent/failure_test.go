@@ -23,7 +23,7 @@ func set(key, value string) func(map[string]string) {
 func TestAWrongTokenIsToldReadablyAndANewOneConnectsAtOnce(t *testing.T) {
 	s := newStage(t)
 	s.env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h" // whatever comes sooner comes because of the new token
-	s.configure(set("TOKEN", "wrong-"+canary))
+	s.configure(set("TOKEN", "wrong-"+canaryText))
 	s.start()
 	c := s.inState(compassv1alpha1.ConnectionFailed)
 	for _, want := range []string{"Failed to retrieve certificate: x-request-id: ", " failed: ", "token", s.configuration.String()} {

@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -21,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -30,6 +30,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/secret/canary"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
@@ -49,8 +50,8 @@ const (
 	patience  = 90 * time.Second
 )
 
-// canary is in every secret of the simulated Compass that the test chooses itself.
-const canary = "canary-5f2c"
+// canaryText is in every secret of the simulated Compass that the test chooses itself.
+const canaryText = "canary-5f2c"
 
 var seed = compass.Seed{Tenants: []compass.Tenant{{
 	ID:       tenant,
@@ -59,7 +60,7 @@ var seed = compass.Seed{Tenants: []compass.Tenant{{
 		Name: "Shop", Description: "a shop", ProviderName: "SAP", Formations: []string{"default"},
 		Bundles: []compass.Bundle{{
 			Name: "Orders", APIs: []compass.API{{Name: "Orders API", TargetURL: "https://shop.example.com/orders"}},
-			Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: canary}}},
+			Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: canaryText}}},
 		}},
 	}},
 }}}
@@ -72,6 +73,9 @@ type stage struct {
 	env     map[string]string
 	log     *lockedBuffer
 	secrets []string // texts that must not be seen anywhere
+
+	canaries *canary.Set   // those, and whatever was secret in any Secret
+	metrics  *lockedBuffer // of each agent, at its end
 
 	configuration, credential, authorities types.NamespacedName
 }
@@ -103,7 +107,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	s := &stage{
-		t: t, client: c, compass: server, log: &lockedBuffer{}, secrets: []string{canary},
+		t: t, client: c, compass: server, log: &lockedBuffer{}, secrets: []string{canaryText}, canaries: &canary.Set{}, metrics: &lockedBuffer{},
 		configuration: types.NamespacedName{Namespace: system, Name: "compass-agent-configuration"},
 		credential:    types.NamespacedName{Namespace: system, Name: "cluster-client-certificates"},
 		authorities:   types.NamespacedName{Namespace: ingress, Name: "kyma-gateway-certs-cacert"},
@@ -115,7 +119,9 @@ func newStage(t *testing.T) *stage {
 		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_LEADER_ELECTION": "false",
 		"APP_LOG_LEVEL": "debug",
 	}
+	s.canaries.Add("the password of the shop", canaryText)
 	t.Cleanup(s.sweep)
+	s.watchSecrets(system)
 	t.Cleanup(s.noSecretWasTold)
 	return s
 }
@@ -144,6 +150,7 @@ func (s *stage) configure(edits ...func(map[string]string)) {
 		edit(data)
 	}
 	s.secrets = append(s.secrets, data["TOKEN"])
+	s.canaries.Add("a one-time token", data["TOKEN"])
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.configuration.Namespace, Name: s.configuration.Name}, StringData: data}
 	err = s.client.Create(s.t.Context(), secret.DeepCopy())
 	if client.IgnoreAlreadyExists(err) != nil {
@@ -180,6 +187,7 @@ func (s *stage) start() *running {
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(ctx, o) }()
 	r.stop = sync.OnceFunc(func() {
+		_, _ = io.WriteString(s.metrics, scraped(r.metrics+"/metrics"))
 		cancel()
 		select {
 		case err := <-ended:
@@ -199,6 +207,18 @@ func (s *stage) start() *running {
 		s.t.Fatal("the agent does not start")
 	}
 	return r
+}
+
+// scraped is what a URL answers; empty if it does not.
+func scraped(url string) string {
+	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
+	response, err := c.Get(url) //nolint:noctx // bounded by the client
+	if err != nil {
+		return ""
+	}
+	defer func() { _ = response.Body.Close() }()
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 4<<20)) // what came is looked at
+	return string(body)
 }
 
 // connection reads the CompassConnection; nil if there is none.
@@ -289,25 +309,43 @@ func (s *stage) noSecretWasTold() {
 	for _, e := range events.Items {
 		told["event "+e.Reason] += e.Note + "\n"
 	}
-	secrets := s.secrets
-	for _, name := range []types.NamespacedName{s.credential, {Namespace: s.credential.Namespace, Name: s.credential.Name + "-pending"}} {
-		secret := &corev1.Secret{}
-		if err := s.client.Get(context.Background(), name, secret); err == nil {
-			for _, key := range []string{"key", "token"} {
-				if text := string(secret.Data[key]); text != "" {
-					lines := strings.Split(strings.TrimSpace(text), "\n")
-					secrets = append(secrets, lines[len(lines)/2])
+	told["metrics"] = s.metrics.String()
+	for where, text := range told {
+		for _, name := range s.canaries.In(text) {
+			s.t.Errorf("%s is told: in the %s", name, where)
+		}
+	}
+}
+
+// secretKeys are the keys of Secrets whose values must not be told.
+var secretKeys = []string{"TOKEN", "token", "key", "tls.key", "password", "clientSecret", "headers", "queryParameters"}
+
+// watchSecrets records whatever is secret of each version of each Secret in a namespace, until the test ends.
+func (s *stage) watchSecrets(namespace string) {
+	s.t.Helper()
+	c, err := kubernetes.NewForConfig(&cluster)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	w, err := c.CoreV1().Secrets(namespace).Watch(context.Background(), metav1.ListOptions{})
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	ended := make(chan struct{})
+	go func() {
+		defer close(ended)
+		for event := range w.ResultChan() {
+			if secret, ok := event.Object.(*corev1.Secret); ok {
+				for _, key := range secretKeys {
+					s.canaries.Add("key "+key+" of Secret "+secret.Name, string(secret.Data[key]))
 				}
 			}
 		}
-	}
-	for where, text := range told {
-		for _, secret := range secrets {
-			if secret != "" && strings.Contains(text, secret) {
-				s.t.Errorf("a secret is in the %s", where)
-			}
-		}
-	}
+	}()
+	s.t.Cleanup(func() {
+		w.Stop()
+		<-ended
+	})
 }
 
 func printed(t *testing.T, v any) string {

@@ -1,0 +1,439 @@
+package agent_test
+
+import (
+	"bytes"
+	"crypto/rsa"
+	"crypto/sha1" //nolint:gosec // names of services hold it, as they always did
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/json"
+	"encoding/pem"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	eventsv1 "k8s.io/api/events/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/types"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/graphql"
+	"github.com/application-connector/application-connector/graphql/connector"
+	"github.com/application-connector/application-connector/secret"
+	"github.com/application-connector/application-connector/simulator/compass"
+)
+
+// What an agent must hold that takes the place of the one that clusters have, by number. Point 14, rotations under load,
+// is tested in e2e/rotation, where gateway and validator run too.
+func TestReplacement(t *testing.T) {
+	for _, point := range []struct {
+		name string
+		test func(*testing.T, *stage)
+	}{
+		{"01-pairs with the first and the second token and goes on after a kill", replacesPairing},
+		{"02-reads the Secrets of the agent before and keeps what is foreign", replacesSecrets},
+		{"03-writes the very Applications that are documented", replacesApplications},
+		{"04-reads hundreds of applications by pages and then writes nothing", replacesScale},
+		{"05-deletes nothing on an answer that is not whole", replacesDeletion},
+		{"06-odd systems do not keep others from being synced", replacesNames},
+		{"07-recovers by a new token and waits readably without", replacesRecovery},
+		{"08-keeps other URLs of Compass over a restart", replacesURLs},
+		{"09-renews once while Director is away", replacesOutage},
+	} {
+		t.Run(point.name, func(t *testing.T) { point.test(t, newStage(t)) })
+	}
+}
+
+func replacesPairing(t *testing.T, s *stage) {
+	c := &crashes{stage: s, witness: newWitness(t)}
+	s.configure()
+	c.killAt(effect{What: "PATCH secrets " + pendingOf(s).Name, Nth: 2}) // the second token is stored, and not spent
+	p := s.spawn(c.witness)
+	c.connected(p)
+	p.kill()
+	var byToken []string
+	for _, r := range s.compass.Admin().Requests() {
+		if r.Endpoint == "token" {
+			byToken = append(byToken, r.Operations...)
+		}
+	}
+	if want := []string{"configuration", "signCertificateSigningRequest"}; !slices.Equal(byToken, want) {
+		t.Errorf("with tokens Compass was asked for %v, want %v", byToken, want)
+	}
+}
+
+// pairedBefore leaves in the cluster what the agent before leaves: it pairs as that one does, and writes as that one does.
+func (s *stage) pairedBefore(encode func(*rsa.PrivateKey) []byte) (credential, authorities *corev1.Secret) {
+	s.t.Helper()
+	s.configure()
+	configured := s.secret(s.configuration)
+	roots, err := graphql.RootsFromFile(s.env["APP_COMPASS_CA_FILE"])
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	transport := graphql.NewTransport(graphql.Options{RootCAs: roots})
+	defer transport.CloseIdleConnections()
+	c := connector.New(transport, string(configured.Data["CONNECTOR_URL"]))
+	configuration, err := c.Configuration(s.t.Context(), secret.Value(configured.Data["TOKEN"]))
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	subject, err := certs.ParseSubject(configuration.Subject)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	key, err := certs.GenerateKey(2048)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	csr, err := certs.NewRequest(key, subject)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	issued, err := c.Sign(s.t.Context(), configuration.Token, csr)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	text := func(all ...*x509.Certificate) (out []byte) {
+		for _, one := range all {
+			out = append(out, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: one.Raw})...)
+		}
+		return out
+	}
+	owner := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: s.credential.Namespace, Name: "owner"}}
+	if err := s.client.Create(s.t.Context(), owner); err != nil {
+		s.t.Fatal(err)
+	}
+	credential = &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{
+			Namespace: s.credential.Namespace, Name: s.credential.Name, Labels: map[string]string{"mine": "label"}, Annotations: map[string]string{"mine": "annotation"},
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "v1", Kind: "ConfigMap", Name: owner.Name, UID: owner.UID}},
+		},
+		Data: map[string][]byte{"key": encode(key), "crt": text(issued.Chain[0]), "crtChain": text(issued.Chain...), "mine": []byte("kept")},
+	}
+	authorities = &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: s.authorities.Namespace, Name: s.authorities.Name, Labels: map[string]string{"mine": "label"}},
+		Data:       map[string][]byte{"cacert": text(issued.CA...), "mine": []byte("kept")},
+	}
+	connection := &compassv1alpha1.CompassConnection{ObjectMeta: metav1.ObjectMeta{Name: compassv1alpha1.ConnectionName}, Spec: compassv1alpha1.CompassConnectionSpec{
+		ManagementInfo: compassv1alpha1.ManagementInfo{ConnectorURL: configuration.ConnectorURL, DirectorURL: configuration.DirectorURL},
+	}}
+	for _, o := range []client.Object{credential.DeepCopy(), authorities.DeepCopy(), connection} {
+		if err := s.client.Create(s.t.Context(), o); err != nil {
+			s.t.Fatal(err)
+		}
+	}
+	return credential, authorities
+}
+
+func replacesSecrets(t *testing.T, s *stage) {
+	for name, encode := range map[string]func(*rsa.PrivateKey) []byte{
+		"PKCS#1": func(key *rsa.PrivateKey) []byte {
+			return pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: x509.MarshalPKCS1PrivateKey(key)})
+		},
+		"PKCS#8": func(key *rsa.PrivateKey) []byte {
+			der, err := x509.MarshalPKCS8PrivateKey(key)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			credential, authorities := s.pairedBefore(encode)
+			s.compass.Admin().ResetCounters()
+			s.start()
+			s.inState(compassv1alpha1.Synchronized)
+			if signed, asked := s.calls("signCertificateSigningRequest"), s.calls("viewer"); signed != 0 || asked != 0 {
+				t.Errorf("%d certificates were asked for", signed)
+			}
+			now, ca := s.secret(s.credential), s.secret(s.authorities)
+			was, err := certs.DecodeClient(credential.Data)
+			if err != nil {
+				t.Fatal(err)
+			}
+			is, err := certs.DecodeClient(now.Data)
+			if err != nil || is.Fingerprint() != was.Fingerprint() || !was.Key.(*rsa.PrivateKey).Equal(is.Key) {
+				t.Errorf("the certificate is another one: %v", err)
+			}
+			for _, key := range []string{"crt", "crtChain", "mine"} {
+				if !bytes.Equal(now.Data[key], credential.Data[key]) {
+					t.Errorf("key %s of the client Secret has changed", key)
+				}
+			}
+			if now.Labels["mine"] != "label" || now.Annotations["mine"] != "annotation" || len(now.OwnerReferences) != 1 {
+				t.Errorf("labels %v, annotations %v, owners %v", now.Labels, now.Annotations, now.OwnerReferences)
+			}
+			if string(ca.Data["cacert"]) != string(authorities.Data["cacert"]) || string(ca.Data["mine"]) != "kept" || ca.Labels["mine"] != "label" {
+				t.Error("the CA Secret has changed")
+			}
+		})
+	}
+}
+
+const (
+	goldenApp    = "6f2b0f5e-0f6d-4a57-8d64-7a3d0f6c1a01"
+	goldenBundle = "6f2b0f5e-0f6d-4a57-8d64-7a3d0f6c1a02"
+	goldenOAuth  = "6f2b0f5e-0f6d-4a57-8d64-7a3d0f6c1a03"
+	goldenAPI    = "6f2b0f5e-0f6d-4a57-8d64-7a3d0f6c1a04"
+	goldenPrices = "6f2b0f5e-0f6d-4a57-8d64-7a3d0f6c1a05"
+	goldenEvent  = "6f2b0f5e-0f6d-4a57-8d64-7a3d0f6c1a06"
+)
+
+func (s *stage) put(apps ...compass.Application) []string {
+	s.t.Helper()
+	for i := range apps {
+		apps[i].Formations = []string{"default"}
+	}
+	ids, err := s.compass.Admin().PutApplications(tenant, apps...)
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	return ids
+}
+
+func replacesApplications(t *testing.T, s *stage) {
+	s.put(compass.Application{ID: goldenApp, Name: "Golden", Bundles: []compass.Bundle{
+		{ID: goldenBundle, Name: "display_!@#$%^&*()name", Description: "with a password", Auth: &compass.Auth{
+			Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: canaryText}}, Headers: map[string][]string{"h1": {canaryText}},
+		}, APIs: []compass.API{{ID: goldenAPI, Name: "API v1.0", TargetURL: "https://shop.example.com/v1"}},
+			Events: []compass.Event{{ID: goldenEvent, Name: "order.created"}}},
+		{ID: goldenOAuth, Name: "Prices", Auth: &compass.Auth{
+			Credential: compass.Credential{OAuth: &compass.OAuth{ClientID: "client", ClientSecret: canaryText, URL: "https://idp.example.com/token"}},
+			CSRF:       &compass.CSRF{TokenEndpointURL: "https://shop.example.com/csrf"},
+		}, APIs: []compass.API{{ID: goldenPrices, Name: "Prices", TargetURL: "https://shop.example.com/prices"}}},
+	}})
+	s.configure()
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	stored := &unstructured.Unstructured{Object: map[string]any{"apiVersion": "applicationconnector.kyma-project.io/v1alpha1", "kind": "Application"}}
+	if err := s.client.Get(t.Context(), types.NamespacedName{Name: "mp-golden"}, stored); err != nil {
+		t.Fatal(err)
+	}
+	suffix := func(id string) string {
+		sum := sha1.Sum([]byte(id)) //nolint:gosec // see the import
+		return hex.EncodeToString(sum[:])[:5]
+	}
+	gateway := "http://central-application-gateway.kyma-system.svc.cluster.local:8082/mp-golden"
+	want := `{"labels":{"applicationconnector.kyma-project.io/managed-by":"compass-runtime-agent"},"spec":{
+"compassMetadata":{"applicationId":"` + goldenApp + `","authentication":{"clientIds":[]}},
+"description":"Description not provided","displayName":"","encodeUrl":false,"labels":{"connected-app":"mp-golden"},"longDescription":"","providerDisplayName":"","skipVerify":false,
+"services":[
+{"id":"` + goldenBundle + `","identifier":"","name":"display-name-` + suffix(goldenBundle) + `","displayName":"display_!@#$%^\u0026*()name","description":"with a password","providerDisplayName":"","entries":[
+{"id":"` + goldenAPI + `","name":"API v1.0","type":"API","targetUrl":"https://shop.example.com/v1","centralGatewayUrl":"` + gateway + `/display-name/api-v1-0","gatewayUrl":"","credentials":{"type":"Basic","secretName":"mp-golden-` + goldenBundle + `"},"requestParametersSecretName":"params-mp-golden-` + goldenBundle + `"},
+{"id":"` + goldenEvent + `","name":"order.created","type":"Events","targetUrl":"","centralGatewayUrl":"","gatewayUrl":"","credentials":{"type":"","secretName":""}}]},
+{"id":"` + goldenOAuth + `","identifier":"","name":"prices-` + suffix(goldenOAuth) + `","displayName":"Prices","description":"Description not provided","providerDisplayName":"","entries":[
+{"id":"` + goldenPrices + `","name":"Prices","type":"API","targetUrl":"https://shop.example.com/prices","centralGatewayUrl":"` + gateway + `/prices/prices","gatewayUrl":"","credentials":{"type":"OAuth","secretName":"mp-golden-` + goldenOAuth + `","authenticationUrl":"https://idp.example.com/token","csrfInfo":{"tokenEndpointURL":"https://shop.example.com/csrf"}}}]}]}}`
+	var fields any
+	if err := json.Unmarshal([]byte(want), &fields); err != nil {
+		t.Fatal(err)
+	}
+	if got := printed(t, map[string]any{"labels": stored.GetLabels(), "spec": stored.Object["spec"]}); got != printed(t, fields) {
+		t.Errorf("got\n%s\nwant\n%s", got, printed(t, fields))
+	}
+	for name, want := range map[string]map[string]string{
+		"mp-golden-" + goldenBundle: {"username": "user", "password": canaryText}, "mp-golden-" + goldenOAuth: {"clientId": "client", "clientSecret": canaryText},
+		"params-mp-golden-" + goldenBundle: {"headers": `{"h1":["` + canaryText + `"]}`},
+	} {
+		stored := s.secret(types.NamespacedName{Namespace: s.credential.Namespace, Name: name})
+		if stored == nil || len(stored.Data) != len(want) || stored.Labels["app"] != "mp-golden" || len(stored.OwnerReferences) != 1 {
+			t.Errorf("Secret %s is not as documented", name)
+			continue
+		}
+		for key, value := range want {
+			if string(stored.Data[key]) != value {
+				t.Errorf("key %s of Secret %s is not as documented", key, name)
+			}
+		}
+	}
+}
+
+// manySystems is more than a page holds. How much memory and time a thousand with three bundles each take is measured by
+// BenchmarkSync.
+const manySystems = 220
+
+func replacesScale(t *testing.T, s *stage) {
+	apps := make([]compass.Application, manySystems)
+	for i := range apps {
+		apps[i] = compass.Application{Name: fmt.Sprintf("System %d", i)}
+		for j := range 3 {
+			apps[i].Bundles = append(apps[i].Bundles, compass.Bundle{
+				Name: fmt.Sprintf("Bundle %d", j), APIs: []compass.API{{Name: "API", TargetURL: "https://system.example.com"}},
+			})
+		}
+	}
+	s.put(apps...)
+	s.configure()
+	w := newWitness(t)
+	p := s.spawn(w)
+	c := s.inState(compassv1alpha1.Synchronized)
+	if got := c.Status.Applications; got.Total != manySystems+1 || got.Synced != manySystems+1 || got.Failed != 0 || got.PendingDeletion != 0 {
+		t.Errorf("applications %+v", got)
+	}
+	w.watchFor(effect{})
+	before := s.calls("applicationsForRuntime")
+	s.resync()
+	for _, e := range w.effects() {
+		if strings.Contains(e.What, "applications") || strings.Contains(e.What, "secrets") {
+			t.Errorf("a quiet sync writes: %s", e.What)
+		}
+	}
+	if pages := s.calls("applicationsForRuntime") - before; pages < 2 || pages > 8 {
+		t.Errorf("%d requests for %d applications", pages, manySystems+1)
+	}
+	p.kill()
+}
+
+func replacesDeletion(t *testing.T, s *stage) {
+	s.configure()
+	r := s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	there := func(when string) {
+		t.Helper()
+		if got := s.applications(); !slices.Equal(got, []string{"mp-shop"}) {
+			t.Fatalf("%s: Applications %v", when, got)
+		}
+	}
+	for _, f := range []compass.Fault{
+		{Kind: compass.FaultNullData, Operation: "applicationsForRuntime"},
+		{Kind: compass.FaultStatus, Operation: "applicationsForRuntime", Status: 503},
+		{Kind: compass.FaultScopeLost, Scope: "application:read"},
+	} {
+		clear := s.fault(f)
+		s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+		c := s.inState(compassv1alpha1.SynchronizationFailed)
+		if c.Status.SynchronizationStatus.Error == "" || meta.IsStatusConditionTrue(c.Status.Conditions, "Ready") {
+			t.Errorf("%s: status %+v", f.Kind, c.Status)
+		}
+		there(string(f.Kind))
+		clear()
+		s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+		s.inState(compassv1alpha1.Synchronized)
+	}
+	// A runtime that is in no formation any more gets an empty answer, without an error.
+	if err := s.compass.Admin().DeleteApplication(s.compass.Admin().Inventory().Tenants[0].Applications[0].ID); err != nil {
+		t.Fatal(err)
+	}
+	c := s.resync()
+	there("an empty formation")
+	if blocked := meta.FindStatusCondition(c.Status.Conditions, "PruneBlocked"); blocked == nil || blocked.Message == "" {
+		t.Errorf("condition PruneBlocked: %+v", blocked)
+	}
+	s.eventually("an event and the metric", func() bool {
+		var events eventsv1.EventList
+		if err := s.client.List(t.Context(), &events); err != nil {
+			return false
+		}
+		_, metrics := s.fetch(r.metrics + "/metrics")
+		return slices.ContainsFunc(events.Items, func(e eventsv1.Event) bool { return e.Reason == "PruneBlocked" && e.Regarding.UID == c.UID }) &&
+			strings.Contains(metrics, "compass_runtime_agent_applications{state=\"pending_deletion\"} 1\n")
+	})
+}
+
+func replacesNames(t *testing.T, s *stage) {
+	taken := &applicationv1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-taken"}, Spec: applicationv1alpha1.ApplicationSpec{Description: "mine"}}
+	if err := s.client.Create(t.Context(), taken); err != nil {
+		t.Fatal(err)
+	}
+	bundle := func(name string) compass.Bundle {
+		return compass.Bundle{Name: name, APIs: []compass.API{{Name: "API", TargetURL: "https://system.example.com"}}}
+	}
+	long := strings.Repeat("x", 90)
+	s.put(compass.Application{Name: "Taken"}, compass.Application{Name: "Größe über alles"}, compass.Application{Name: long},
+		compass.Application{Name: "Colliding", Bundles: []compass.Bundle{bundle("one name"), bundle("one!name")}})
+	s.configure()
+	s.start()
+	c := s.inState(compassv1alpha1.Synchronized)
+	got := s.applications()
+	slices.Sort(got)
+	if want := []string{"mp-colliding", "mp-gr-e-ber-alles", "mp-shop", "mp-taken", "mp-" + long}; !slices.Equal(got, want) {
+		t.Errorf("Applications %v, want %v", got, want)
+	}
+	reasons := map[string]string{}
+	for _, f := range c.Status.FailedApplications {
+		reasons[f.Name] = f.Reason
+	}
+	if want := map[string]string{"mp-taken": "NameTaken", "mp-colliding": "AmbiguousAPIs"}; !maps.Equal(reasons, want) {
+		t.Errorf("failed Applications %v, want %v", reasons, want)
+	}
+	if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(taken), taken); err != nil || taken.Spec.Description != "mine" || len(taken.Spec.Services) > 0 {
+		t.Errorf("the Application that somebody wrote has changed: %+v, %v", taken.Spec, err)
+	}
+}
+
+func replacesRecovery(t *testing.T, s *stage) {
+	s.configure()
+	s.start()
+	before := s.inState(compassv1alpha1.Synchronized)
+	for _, auth := range s.compass.Admin().SystemAuths(runtimeID) {
+		if err := s.compass.Admin().Revoke(auth.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+	c := s.until("failures, with the used token", func(c *compassv1alpha1.CompassConnection) bool { return c.Status.ConsecutiveFailures >= 4 })
+	if got := c.Status; got.NextAttempt == nil || got.SynchronizationStatus.Error+got.ConnectionStatus.Error == "" || meta.IsStatusConditionTrue(got.Conditions, "Ready") {
+		t.Errorf("status %+v", got)
+	}
+	if got := s.calls("signCertificateSigningRequest"); got != 1 {
+		t.Errorf("%d certificates were asked for", got)
+	}
+	s.configure()
+	s.until("a new certificate by the new token", func(c *compassv1alpha1.CompassConnection) bool {
+		return c.Status.State == compassv1alpha1.Synchronized && fingerprint(c) != fingerprint(before)
+	})
+}
+
+func replacesURLs(t *testing.T, s *stage) {
+	s.configure()
+	first := s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	first.stop()
+	moved := func(url string) string { return strings.Replace(url, "localhost", "127.0.0.1", 1) }
+	s.fault(compass.Fault{Kind: compass.FaultOtherURLs, DirectorURL: moved(s.compass.DirectorURL()), ConnectorURL: moved(s.compass.MTLSConnectorURL())})
+	second := s.start()
+	s.resync()
+	second.stop()
+	kept := s.connection(t.Context()).Spec.ManagementInfo
+	if want := (compassv1alpha1.ManagementInfo{ConnectorURL: moved(s.compass.MTLSConnectorURL()), DirectorURL: moved(s.compass.DirectorURL())}); kept != want {
+		t.Fatalf("managementInfo %+v, want %+v", kept, want)
+	}
+	told := len(s.log.String())
+	s.start()
+	s.resync()
+	if log := s.log.String()[told:]; strings.Contains(log, `"endpoint":"localhost:`) || !strings.Contains(log, `"endpoint":"127.0.0.1:`) {
+		t.Error("after the restart the old URLs are called")
+	}
+}
+
+func replacesOutage(t *testing.T, s *stage) {
+	s.configure()
+	r := s.start()
+	before := s.inState(compassv1alpha1.Synchronized)
+	for _, operation := range []string{"viewer", "applicationsForRuntime"} {
+		s.fault(compass.Fault{Kind: compass.FaultStatus, Operation: operation, Status: 502})
+	}
+	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.RefreshCredentialsNow = true })
+	s.until("more failures than a bad certificate is given", func(c *compassv1alpha1.CompassConnection) bool { return c.Status.ConsecutiveFailures >= 6 })
+	if pending := s.secret(pendingOf(s)); pending == nil || len(pending.Data["crt"]) == 0 {
+		t.Error("the new certificate is not kept")
+	}
+	r.stop()
+	s.start()
+	s.compass.Admin().ClearFaults()
+	s.until("the renewal", func(c *compassv1alpha1.CompassConnection) bool {
+		return fingerprint(c) != fingerprint(before) && c.Status.State == compassv1alpha1.Synchronized && !c.Spec.RefreshCredentialsNow
+	})
+	if got := s.calls("signCertificateSigningRequest"); got != 2 {
+		t.Errorf("%d certificates were asked for, want one for the pairing and one for the renewal", got)
+	}
+}
