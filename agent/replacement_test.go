@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	eventsv1 "k8s.io/api/events/v1"
@@ -31,8 +32,8 @@ import (
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
-// What an agent must hold that takes the place of the one that clusters have, by number. Point 14, rotations under load,
-// is tested in e2e/rotation, where gateway and validator run too.
+// What an agent must hold that takes the place of the one that clusters have. Point 14, rotations under load, is tested
+// in e2e/rotation, where gateway and validator run too.
 func TestReplacement(t *testing.T) {
 	for _, point := range []struct {
 		name string
@@ -47,6 +48,11 @@ func TestReplacement(t *testing.T) {
 		{"07-recovers by a new token and waits readably without", replacesRecovery},
 		{"08-keeps other URLs of Compass over a restart", replacesURLs},
 		{"09-renews once while Director is away", replacesOutage},
+		{"10-keeps what users set and repairs what it manages", replacesEdits},
+		{"11-leaves foreign Secrets alone", replacesForeignSecrets},
+		{"12-of two agents one acts and a token is used once", replacesReplicas},
+		{"13-tells no secret", replacesSilence},
+		{"15-does once what is asked for", replacesRequests},
 	} {
 		t.Run(point.name, func(t *testing.T) { point.test(t, newStage(t)) })
 	}
@@ -435,5 +441,120 @@ func replacesOutage(t *testing.T, s *stage) {
 	})
 	if got := s.calls("signCertificateSigningRequest"); got != 2 {
 		t.Errorf("%d certificates were asked for, want one for the pairing and one for the renewal", got)
+	}
+}
+
+func replacesEdits(t *testing.T, s *stage) {
+	s.configure()
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	app := &applicationv1alpha1.Application{}
+	name := types.NamespacedName{Name: "mp-shop"}
+	if err := s.client.Get(t.Context(), name, app); err != nil {
+		t.Fatal(err)
+	}
+	edited := app.DeepCopy()
+	edited.Labels["mine"], edited.Annotations = "label", map[string]string{"mine": "annotation"}
+	edited.Spec.SkipVerify, edited.Spec.Description = true, "edited"
+	if err := s.client.Patch(t.Context(), edited, client.MergeFrom(app)); err != nil {
+		t.Fatal(err)
+	}
+	s.eventually("the repair", func() bool {
+		return s.client.Get(t.Context(), name, app) == nil && app.Spec.Description == "a shop"
+	})
+	if app.Labels["mine"] != "label" || app.Annotations["mine"] != "annotation" || !app.Spec.SkipVerify {
+		t.Errorf("what a user set is gone: %v %v, skipVerify %v", app.Labels, app.Annotations, app.Spec.SkipVerify)
+	}
+}
+
+func replacesForeignSecrets(t *testing.T, s *stage) {
+	s.configure()
+	s.start()
+	s.inState(compassv1alpha1.Synchronized)
+	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.credential.Namespace, Name: "foreign"}, StringData: map[string]string{"password": "somebody's " + canaryText}}
+	if err := s.client.Create(t.Context(), foreign); err != nil {
+		t.Fatal(err)
+	}
+	app := &applicationv1alpha1.Application{}
+	if err := s.client.Get(t.Context(), types.NamespacedName{Name: "mp-shop"}, app); err != nil {
+		t.Fatal(err)
+	}
+	right := app.Spec.Services[0].Entries[0].Credentials.SecretName
+	bad := app.DeepCopy()
+	bad.Spec.Services[0].Entries[0].Credentials.SecretName = foreign.Name
+	if err := s.client.Patch(t.Context(), bad, client.MergeFrom(app)); err != nil {
+		t.Fatal(err)
+	}
+	s.resync()
+	if err := s.client.Get(t.Context(), types.NamespacedName{Name: "mp-shop"}, app); err != nil || app.Spec.Services[0].Entries[0].Credentials.SecretName != right {
+		t.Errorf("the Application points at Secret %s, %v", app.Spec.Services[0].Entries[0].Credentials.SecretName, err)
+	}
+	if now := s.secret(client.ObjectKeyFromObject(foreign)); now == nil || now.ResourceVersion != foreign.ResourceVersion {
+		t.Error("the foreign Secret was touched")
+	}
+}
+
+func replacesReplicas(t *testing.T, s *stage) {
+	s.env["APP_LEADER_ELECTION"] = "true"
+	one, two := s.start(), s.start()
+	s.configure()
+	s.inState(compassv1alpha1.Synchronized)
+	one.stop() // whichever of them leads, one of the next two goes on: a rolling update
+	three := s.start()
+	two.stop()
+	s.resync()
+	if configuration, signed := s.calls("configuration"), s.calls("signCertificateSigningRequest"); signed != 1 || configuration > 3 {
+		t.Errorf("%d certificates were asked for, %d calls of configuration", signed, configuration)
+	}
+	byToken := 0
+	for _, r := range s.compass.Admin().Requests() {
+		if r.WithToken {
+			byToken++
+		}
+	}
+	if byToken != 2 {
+		t.Errorf("%d requests with tokens: the first and the second must be used once each", byToken)
+	}
+	three.stop()
+}
+
+func replacesSilence(t *testing.T, s *stage) {
+	s.configure(set("TOKEN", "a token that is wrong, and secret"))
+	r := s.start()
+	s.inState(compassv1alpha1.ConnectionFailed)
+	s.configure()
+	before := s.inState(compassv1alpha1.Synchronized)
+	old := s.secret(s.credential).Data["key"]
+	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.RefreshCredentialsNow = true })
+	s.until("the renewal", func(c *compassv1alpha1.CompassConnection) bool { return fingerprint(c) != fingerprint(before) })
+	r.stop()
+	// The search finds what is there, of the old certificate and of the new one: what is done at the end of each test is
+	// not in vain.
+	for when, key := range map[string][]byte{"old": old, "new": s.secret(s.credential).Data["key"]} {
+		if found := s.canaries.In(string(key)); len(found) == 0 {
+			t.Errorf("the %s private key would not be found", when)
+		}
+	}
+	s.noSecretWasTold()
+}
+
+func replacesRequests(t *testing.T, s *stage) {
+	s.env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h" // whatever comes sooner comes because it was asked for
+	s.configure()
+	s.start()
+	before := s.inState(compassv1alpha1.Synchronized)
+	began := time.Now()
+	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) {
+		spec.RefreshCredentialsNow, spec.ResyncNow = true, true
+	})
+	s.until("the renewal and the sync", func(c *compassv1alpha1.CompassConnection) bool {
+		return fingerprint(c) != fingerprint(before) && c.Status.State == compassv1alpha1.Synchronized && !c.Spec.RefreshCredentialsNow && !c.Spec.ResyncNow &&
+			c.Status.ObservedGeneration == c.Generation && !c.Status.SynchronizationStatus.LastSuccessfulApplication.Time.Before(began.Truncate(time.Second))
+	})
+	for range 3 {
+		s.resync()
+	}
+	if signed, synced := s.calls("signCertificateSigningRequest"), s.calls("applicationsForRuntime"); signed != 2 || synced < 5 || synced > 6 {
+		t.Errorf("%d certificates, %d snapshots; want 2 and one for the pairing, one or two for the renewal and 3", signed, synced)
 	}
 }
