@@ -31,7 +31,7 @@ func TestTheAgentPairsAndSyncs(t *testing.T) {
 			t.Errorf("condition %+v stands although it does not hold", found)
 		}
 	}
-	if got := c.Status.Applications; got == nil || *got != (compassv1alpha1.ApplicationCounts{Total: 1, Synced: 1}) {
+	if got := c.Status.Applications; got == nil || *got != (compassv1alpha1.ApplicationCounts{Total: 1, Synced: 1, Ready: 1}) {
 		t.Errorf("applications %+v", got)
 	}
 	if c.Status.ObservedGeneration != c.Generation || c.Status.NextAttempt == nil || c.Status.TokenFingerprint == "" || c.Status.ConnectionStatus.Error != "" {

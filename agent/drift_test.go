@@ -65,7 +65,9 @@ func TestDriftIsRepairedByWatchWithoutACallToCompass(t *testing.T) {
 	if counters := s.compass.Admin().Counters(); len(counters.Operations) != 0 {
 		t.Errorf("Compass was called: %+v", counters.Operations)
 	}
-	if _, text := s.fetch(running.metrics + "/metrics"); !strings.Contains(text, "\ncompass_runtime_agent_drift_repairs_total 3\n") {
-		t.Errorf("metrics do not count 3 repairs:\n%s", text)
-	}
+	// A repair is counted after it is seen.
+	s.eventually("metrics to count 3 repairs", func() bool {
+		_, text := s.fetch(running.metrics + "/metrics")
+		return strings.Contains(text, "\ncompass_runtime_agent_drift_repairs_total 3\n")
+	})
 }
