@@ -75,7 +75,7 @@ func (d *drift) Reconcile(ctx context.Context, request reconcile.Request) (recon
 	repaired, err := d.repairer.Repair(ctx, request.Name)
 	if err != nil {
 		if ctx.Err() != nil {
-			return reconcile.Result{}, nil // the agent ends
+			return reconcile.Result{}, nil //nolint:nilerr // the agent ends
 		}
 		return reconcile.Result{}, err // the queue tries again, later and later
 	}

@@ -212,7 +212,7 @@ func (s *stage) start() *running {
 // scraped is what a URL answers; empty if it does not.
 func scraped(url string) string {
 	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := c.Get(url) //nolint:noctx // bounded by the client
+	response, err := c.Get(url)
 	if err != nil {
 		return ""
 	}

@@ -3,7 +3,7 @@ package agent_test
 import (
 	"bytes"
 	"crypto/rsa"
-	"crypto/sha1" //nolint:gosec // names of services hold it, as they always did
+	"crypto/sha1"
 	"crypto/x509"
 	"encoding/hex"
 	"encoding/json"
@@ -226,7 +226,7 @@ func replacesApplications(t *testing.T, s *stage) {
 		t.Fatal(err)
 	}
 	suffix := func(id string) string {
-		sum := sha1.Sum([]byte(id)) //nolint:gosec // see the import
+		sum := sha1.Sum([]byte(id))
 		return hex.EncodeToString(sum[:])[:5]
 	}
 	gateway := "http://central-application-gateway.kyma-system.svc.cluster.local:8082/mp-golden"

@@ -139,7 +139,7 @@ func startGateway(h *harness, ca string) *contestant {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	pid, log := process(h.t, exec.Command(program(h.t), "--kubeConfig="+config, "--listenAddress=127.0.0.1", "--proxyPort=0", "--proxyPortCompass=0", //nolint:gosec // our own program
+	pid, log := process(h.t, exec.Command(program(h.t), "--kubeConfig="+config, "--listenAddress=127.0.0.1", "--proxyPort=0", "--proxyPortCompass=0",
 		"--externalAPIPort=0", "--applicationSecretsNamespace="+h.namespace, "--allowedTargets=127.0.0.1", "--targetCAFile="+ca))
 	var address string
 	h.eventually("the gateway listens", func() error {
@@ -238,7 +238,7 @@ func startBare(t testing.TB, kinds map[string]bareProxy) *contestant {
 	if err != nil {
 		t.Fatal(err)
 	}
-	c := exec.Command(self) //nolint:gosec // this program itself
+	c := exec.Command(self)
 	c.Env = append(os.Environ(), envBare+"="+string(config))
 	out, err := c.StdoutPipe()
 	if err != nil {
@@ -298,7 +298,7 @@ func startNginx(t testing.TB, files map[string][]byte, upstreams, locations stri
 			t.Fatal(err)
 		}
 	}
-	c := exec.Command(filepath.Join(folder, "nginx"), "-e", "stderr", "-p", dir+"/", "-c", "config") //nolint:gosec // the user's own setting
+	c := exec.Command(filepath.Join(folder, "nginx"), "-e", "stderr", "-p", dir+"/", "-c", "config")
 	c.Dir, c.ExtraFiles = dir, []*os.File{socket}
 	c.Env = append(os.Environ(), "NGINX=3;") // how nginx is told of a socket that it inherits
 	pid, log := process(t, c)

@@ -104,11 +104,10 @@ func (b *benchTarget) serve(conn net.Conn) {
 // readHead is a message's header up to the empty line. It is valid until the next read.
 func readHead(r *bufio.Reader) ([]byte, error) {
 	for want := 1; ; {
-		buffered, err := r.Peek(want)
-		if err != nil {
+		if _, err := r.Peek(want); err != nil {
 			return nil, err
 		}
-		buffered, _ = r.Peek(r.Buffered())
+		buffered, _ := r.Peek(r.Buffered())
 		if end := bytes.Index(buffered, []byte("\r\n\r\n")); end >= 0 {
 			if _, err := r.Discard(end + 4); err != nil {
 				return nil, err

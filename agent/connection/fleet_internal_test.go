@@ -35,7 +35,7 @@ func TestTenThousandAgentsSpreadTheirCallsEvenlyAlsoAfterACommonRestart(t *testi
 	for name, down := range map[string]time.Duration{"restarted at once": 0, "down for 40 seconds": 40 * time.Second, "down for ten minutes": 10 * time.Minute} {
 		t.Run(name, func(t *testing.T) {
 			s := Schedule{Floor: 15 * time.Second, Period: period}
-			random := rand.New(rand.NewPCG(1, 2)) //nolint:gosec // a simulation
+			random := rand.New(rand.NewPCG(1, 2))
 			start := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
 			end, restart := start.Add(time.Hour), start.Add(30*time.Minute)
 			fleet := make(agents, many)

@@ -146,6 +146,12 @@ func (r *Reconciler) locate(ctx context.Context, v *view) (done bool, err error)
 	status.Attempted(v.status(), v.now)
 	connectorURL, directorURL := r.urls(v)
 	configuration, err := r.Compass.Connector(connectorURL).Configuration(ctx, "")
+	if err != nil && !r.located.IsZero() && graphql.KindOf(err) != graphql.Throttled {
+		// It was to be asked only because a day is over. Director, where it is known to be, tells how the connection is.
+		r.Log.WarnContext(ctx, "the Connector could not be asked, and will be asked again tomorrow", "error", err)
+		r.located = r.Clock.Now()
+		return false, nil
+	}
 	if err != nil {
 		r.Log.WarnContext(ctx, "the Connector could not be asked", "error", err)
 		r.maintenanceFailed(ctx, v, err, "Error while trying to maintain connection: Failed to connect to Compass Connector: "+cause(err)+hint(err, false, r.Secrets))

@@ -90,7 +90,7 @@ func (i *Issuer) SetupWithManager(ctx context.Context, mgr ctrl.Manager) error {
 		EventRecorder:      mgr.GetEventRecorder(FieldOwner),
 		Clock:              i.Clock,
 		// Clients of the system in use today have the authorities of the client certificate from Compass too.
-		SetCAOnCertificateRequest:      true,
+		SetCAOnCertificateRequest:      true, //nolint:staticcheck // deprecated for new issuers
 		DisableKubernetesCSRController: true,
 		// Not by ControllerOptions: v0.11.0 does not give these to the controller of requests.
 		PreSetupWithManager: func(_ context.Context, _ schema.GroupVersionKind, _ ctrl.Manager, b *builder.Builder) error {

@@ -46,7 +46,7 @@ func playCompass(file string) int {
 		_, _ = fmt.Fprintln(os.Stderr, "simulated Compass:", err)
 		return 1
 	}
-	f, err := os.Open(file) //nolint:gosec // the test names it
+	f, err := os.Open(file)
 	if err != nil {
 		return fail(err)
 	}
@@ -82,7 +82,7 @@ func startCompassProcess(tb testing.TB, seed compass.Seed) *compassProcess {
 	must(tb, os.WriteFile(file, text, 0o600))
 	self, err := os.Executable()
 	must(tb, err)
-	cmd := exec.Command(self) //nolint:gosec // this test's own binary
+	cmd := exec.Command(self)
 	cmd.Env, cmd.Stderr = append(os.Environ(), seedVariable+"="+file), os.Stderr
 	in, err := cmd.StdinPipe()
 	must(tb, err)

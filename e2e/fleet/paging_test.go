@@ -89,9 +89,7 @@ func TestEveryListArrivesInTheClusterWholeHoweverManyPagesItHas(t *testing.T) {
 			for ; len(wides)+plain < size; plain++ {
 				more = append(more, compass.Application{Name: fmt.Sprintf("plain-%04d", plain), Formations: []string{"default"}})
 			}
-			for _, name := range numbered("mp-plain", plain) {
-				want = append(want, name)
-			}
+			want = append(want, numbered("mp-plain", plain)...)
 			_, err := server.Admin().PutApplications(tenant, more...)
 			must(t, err)
 			connection := f.resync()

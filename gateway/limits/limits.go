@@ -43,7 +43,7 @@ const (
 )
 
 // Refusal says why a call is held back.
-type Refusal struct {
+type Refusal struct { //nolint:errname // it reads as what it is: a call that is refused
 	Reason Reason
 	// RetryAfter is when it is worth another try; a second if nobody can know.
 	RetryAfter time.Duration

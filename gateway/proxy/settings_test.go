@@ -47,7 +47,7 @@ func TestAnAPIIsTrustedByItsOwnAuthorityAndSpeaksNoOlderTLSThanItsSettingsSay(t 
 	r := newRig(t)
 	ok := func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }
 	modern, ca := r.secureTarget(nil, ok)
-	old, oldCA := r.secureTarget(&tls.Config{MaxVersion: tls.VersionTLS12}, ok) //nolint:gosec // that is the point
+	old, oldCA := r.secureTarget(&tls.Config{MaxVersion: tls.VersionTLS12}, ok)
 	r.secret("ca", "ca.crt", ca)
 	r.secret("not-ca", "ca.crt", "canary")
 	r.application("untrusted", nil, entry("svc", modern.URL))

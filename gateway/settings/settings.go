@@ -8,6 +8,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -293,7 +294,7 @@ func (p *parser) oauth(o *v1alpha1.OAuthSettings, path, kind string, own bool) {
 
 func (p *parser) csrf(c *v1alpha1.CSRFSettings, path string) {
 	switch c.Method {
-	case "", "GET", "HEAD":
+	case "", http.MethodGet, http.MethodHead:
 	default:
 		p.problem(path+".method", fmt.Sprintf("%q is not known: use GET or HEAD", c.Method))
 	}
