@@ -66,12 +66,8 @@ func TestWhatOpenSSLPrintsOfAnyCertificateIsItsSubject(t *testing.T) {
 			rt.Fatalf("openssl printed %q", out)
 		}
 		got, err := names.Parse(printed)
-		if lone {
-			// A value that is nothing but "#" is printed without its backslash, which RFC 4514 forbids: it is refused.
-			if err == nil {
-				rt.Fatalf("%q is read as %v", printed, got)
-			}
-			return
+		if lone && err != nil {
+			return // OpenSSL prints a value that is nothing but "#" without its backslash, which RFC 4514 forbids
 		}
 		if err != nil {
 			rt.Fatalf("%q of %v: %v", printed, want, err)
