@@ -159,8 +159,9 @@ func replacesSecrets(t *testing.T, s *stage) {
 			s.compass.Admin().ResetCounters()
 			s.start()
 			s.inState(compassv1alpha1.Synchronized)
-			if signed := s.calls("signCertificateSigningRequest"); signed != 0 {
-				t.Errorf("%d certificates were asked for", signed)
+			// Director is asked once whose the certificate is, and nobody for another one.
+			if signed, asked := s.calls("signCertificateSigningRequest"), s.calls("viewer"); signed != 0 || asked != 1 {
+				t.Errorf("%d certificates were asked for, and %d times whose this is", signed, asked)
 			}
 			now, ca := s.secret(s.credential), s.secret(s.authorities)
 			was, err := certs.DecodeClient(credential.Data)

@@ -148,6 +148,7 @@ func (a *answer) serverErrors(secrets []string) []ServerError {
 const (
 	codeInternal            = 10
 	codeUnknown             = 11
+	codeNotFound            = 20
 	codeInsufficientScopes  = 23
 	codeTenantRequired      = 24
 	codeTenantNotFound      = 25

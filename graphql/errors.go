@@ -116,6 +116,12 @@ func KindOf(err error) Kind {
 	return ""
 }
 
+// IsNotFound reports whether Director said that what an operation is about is not there, and nothing else.
+func IsNotFound(err error) bool {
+	e, ok := errors.AsType[*Error](err)
+	return ok && len(e.Errors) == 1 && e.Errors[0].Code == codeNotFound
+}
+
 // alertOf gives the TLS alert that the other side sent (RFC 8446, 6). crypto/tls has it as a number of a type that is
 // not exported, within a net.OpError.
 func alertOf(err error) (uint8, bool) {

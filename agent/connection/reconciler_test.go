@@ -260,6 +260,24 @@ func TestAQuietConnectionAsksOnceAPeriod(t *testing.T) {
 	w.calls("configuration", "viewer", "snapshot", "label")
 }
 
+func TestAConnectorThatCannotBeAskedItsDailyQuestionKeepsNoSyncFromDirector(t *testing.T) {
+	w := newWorld(t)
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.state(w.next(), compassv1alpha1.Synchronized, "")
+	w.compass.called()
+	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Unreachable})
+	w.clock.SetTime(w.clock.Now().Add(25 * time.Hour))
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.calls("configuration", "snapshot", "label")
+	w.state(w.next(), compassv1alpha1.Synchronized, "")
+	w.calls("snapshot", "label") // it is asked again after another day
+	// One that wants to be left alone is: Director belongs to the same Compass.
+	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Throttled})
+	w.clock.SetTime(w.clock.Now().Add(25 * time.Hour))
+	w.state(w.step(), compassv1alpha1.ConnectionMaintenanceFailed, "")
+	w.calls("configuration")
+}
+
 func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
 	for name, object := range map[string]string{"client Secret": "client", "CA Secret": "ca"} {
 		t.Run(name, func(t *testing.T) {

@@ -181,7 +181,7 @@ func (s *session) giveToken(ctx context.Context, id string) error {
 		if auth == current {
 			continue
 		}
-		if err := s.director.DeleteRuntimeAuth(ctx, auth); err != nil && graphql.KindOf(err) != graphql.Rejected {
+		if err := s.director.DeleteRuntimeAuth(ctx, auth); err != nil && !graphql.IsNotFound(err) {
 			return explain("deleting the identity of an earlier token", err)
 		}
 	}

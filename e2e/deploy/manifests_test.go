@@ -193,26 +193,47 @@ func TestTheProgramsAcceptTheArgumentsAndVariablesThatTheManifestsGiveThem(t *te
 }
 
 func TestTheDomainOfTheSettingsIsWhereverADomainIs(t *testing.T) {
-	for overlay := range workloads {
-		for name, object := range objects(t, overlay) {
-			if overlay == "no-istio" || object.GetKind() == "CustomResourceDefinition" {
-				continue // the agent's variables are set by whoever knows the edge; definitions have examples
-			}
-			text, err := object.MarshalJSON()
-			if err != nil {
-				t.Fatal(err)
-			}
-			if strings.Contains(strings.ReplaceAll(string(text), "kyma.example.com", ""), "example.com") {
-				t.Errorf("%s of %s names another domain", name, overlay)
-			}
-		}
-	}
-	hosts, _, err := unstructured.NestedSlice(objects(t, "compass")["Gateway/kyma-gateway-application-connector"].Object, "spec", "servers")
-	if err != nil {
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(manifests(t, "."))); err != nil {
 		t.Fatal(err)
 	}
-	if got := hosts[0].(map[string]any)["hosts"]; !cmp.Equal(got, []any{"./gateway.kyma.example.com"}) {
-		t.Errorf("the Gateway's hosts are %v", got)
+	for _, overlay := range []string{"compass", "standalone"} {
+		folder := filepath.Join(copied, "overlays", overlay)
+		settings, err := os.ReadFile(filepath.Join(folder, "settings.yaml"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(folder, "settings.yaml"), bytes.ReplaceAll(settings, []byte("kyma.example.com"), []byte("eu.shop.test")), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		text, err := kubectl(t.Context(), "", "kustomize", folder)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var got []string
+		for document := range strings.SplitSeq(text, "\n---\n") {
+			if strings.Contains(document, "kind: CustomResourceDefinition\n") {
+				continue // has examples
+			}
+			if strings.Contains(document, "example.com") {
+				t.Errorf("%s: the domain of the manifests is left in\n%s", overlay, document)
+			}
+			for line := range strings.Lines(document) {
+				if line = strings.TrimSpace(line); strings.Contains(line, "shop.test") {
+					got = append(got, line)
+				}
+			}
+		}
+		want := []string{
+			"- ./gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test:443",
+		}
+		if overlay == "compass" {
+			want = append(want, "value: https://console.eu.shop.test", "value: https://gateway.eu.shop.test")
+		}
+		slices.Sort(got)
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s (-want +got):\n%s", overlay, diff)
+		}
 	}
 }
 
