@@ -206,7 +206,13 @@ func serveBare(config string, out io.Writer) error {
 			return err
 		}
 		addresses[kind] = l.Addr().String()
-		go func() { _ = (&http.Server{Handler: handler, ReadHeaderTimeout: generous}).Serve(l) }()
+		// Without full duplex net/http takes the rest of a request's body away as soon as an answer begins. The transport looks
+		// for the end of a large body at that very time, and would find it closed.
+		full := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			_ = http.NewResponseController(w).EnableFullDuplex() // is there for HTTP/1
+			handler.ServeHTTP(w, r)
+		})
+		go func() { _ = (&http.Server{Handler: full, ReadHeaderTimeout: generous}).Serve(l) }()
 	}
 	if err := json.NewEncoder(out).Encode(addresses); err != nil {
 		return err
@@ -302,5 +308,10 @@ func startNginx(t testing.TB, files map[string][]byte, upstreams, locations stri
 	c.Dir, c.ExtraFiles = dir, []*os.File{socket}
 	c.Env = append(os.Environ(), "NGINX=3;") // how nginx is told of a socket that it inherits
 	pid, log := process(t, c)
+	// Handing a socket over makes it blocking, for whoever has it. Of a socket that it inherits nginx takes for granted that it is
+	// not: a worker that comes late for a connection would stand still, with all that it serves, until the next one comes.
+	if err := syscall.SetNonblock(int(socket.Fd()), true); err != nil {
+		t.Fatal(err)
+	}
 	return &contestant{pid, log, func(string) string { return address }}
 }

@@ -124,6 +124,9 @@ func newTerminator(t testing.TB, name, upstream string, config func(own, upstrea
 	var log bytes.Buffer
 	c.Stdout, c.Stderr = &log, &log
 	must(t, c.Start())
+	// Handing a socket over makes it blocking, for whoever has it. Of a socket that it inherits nginx takes for granted that it is
+	// not: a worker that comes late for a connection would stand still, with all that it serves, until the next one comes.
+	must(t, syscall.SetNonblock(int(socket.Fd()), true))
 	must(t, socket.Close())
 	ended := make(chan error, 1)
 	go func() { ended <- c.Wait() }()
