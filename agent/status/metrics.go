@@ -18,6 +18,7 @@ type Metrics struct {
 	up                           prometheus.Gauge
 	duration                     prometheus.Histogram
 	lastSuccess                  prometheus.Gauge
+	conditions                   *prometheus.GaugeVec
 	applications                 *prometheus.GaugeVec
 	failures                     *prometheus.GaugeVec
 	repairs                      prometheus.Counter
@@ -34,6 +35,8 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		renewAt:     gauge("certificate_renewal_timestamp_seconds", "When the client certificate will be renewed, in Unix time; 0 without one."),
 		up:          gauge("connection_up", "1 if the last call to Compass with the client certificate succeeded, else 0."),
 		lastSuccess: gauge("sync_last_success_timestamp_seconds", "When a sync last ran to its end, in Unix time; 0 if never."),
+		conditions: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "condition",
+			Help: "1 while the condition of the CompassConnection is True, else 0; only where an agent acts and there is a CompassConnection."}, []string{"type"}),
 		renewals: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "renewals_total",
 			Help: "Attempts to get a client certificate, by result (success, failure) and reason (pairing, due, requested)."}, []string{"result", "reason"}),
 		requests: prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: "compass_requests_total",
@@ -47,7 +50,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "drift_repairs_total",
 			Help: "Applications that somebody changed, or whose Secrets somebody changed, and that were repaired between syncs."}),
 	}
-	r.MustRegister(m.failures, m.repairs, m.notBefore, m.notAfter, m.renewAt, m.up, m.lastSuccess, m.renewals, m.requests, m.duration, m.applications)
+	r.MustRegister(m.conditions, m.failures, m.repairs, m.notBefore, m.notAfter, m.renewAt, m.up, m.lastSuccess, m.renewals, m.requests, m.duration, m.applications)
 	return m
 }
 
@@ -82,6 +85,20 @@ func (m *Metrics) Failures(byReason map[string]int) {
 	}
 }
 
+// conditions are the types of all conditions that a CompassConnection may have.
+var conditions = []string{
+	compassv1alpha1.ConditionReady, compassv1alpha1.ConditionConnected, compassv1alpha1.ConditionCertificateReady, compassv1alpha1.ConditionApplicationsSynced,
+	compassv1alpha1.ConditionReconciling, compassv1alpha1.ConditionStalled, compassv1alpha1.ConditionPruneBlocked,
+}
+
+// holds is 1 if a condition is True, else 0.
+func holds(st *compassv1alpha1.CompassConnectionStatus, kind string) float64 {
+	if isTrue(st, kind) {
+		return 1
+	}
+	return 0
+}
+
 // observe shows a written status.
 func (m *Metrics) observe(st *compassv1alpha1.CompassConnectionStatus, f Facts) {
 	unix := func(t time.Time) float64 {
@@ -93,9 +110,9 @@ func (m *Metrics) observe(st *compassv1alpha1.CompassConnectionStatus, f Facts) 
 	m.notBefore.Set(unix(f.Certificate.NotBefore))
 	m.notAfter.Set(unix(f.Certificate.NotAfter))
 	m.renewAt.Set(unix(f.Certificate.RenewAt))
-	m.up.Set(0)
-	if isTrue(st, compassv1alpha1.ConditionConnected) {
-		m.up.Set(1)
+	m.up.Set(holds(st, compassv1alpha1.ConditionConnected))
+	for _, kind := range conditions {
+		m.conditions.WithLabelValues(kind).Set(holds(st, kind))
 	}
 	if s := st.SynchronizationStatus; s != nil {
 		m.lastSuccess.Set(unix(s.LastSuccessfulApplication.Time))

@@ -242,3 +242,45 @@ func TestRequestsAndRenewalsAreCountedByWhatBecameOfThem(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestEachConditionIsShownAsANumber(t *testing.T) {
+	registry := prometheus.NewPedanticRegistry()
+	writer := status.Writer{Metrics: status.NewMetrics(registry)}
+	show := func(facts status.Facts) map[string]float64 {
+		t.Helper()
+		connection := &compassv1alpha1.CompassConnection{}
+		status.Prepare(&connection.Status)
+		status.Synced(&connection.Status, now)
+		status.Conclude(&connection.Status, facts, 7)
+		// Without a difference nothing is patched and no event sent.
+		if err := writer.Write(t.Context(), connection, connection, facts, nil); err != nil {
+			t.Fatal(err)
+		}
+		families, err := registry.Gather()
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := map[string]float64{}
+		for _, family := range families {
+			for _, metric := range family.GetMetric() {
+				switch family.GetName() {
+				case "compass_runtime_agent_condition":
+					got[metric.GetLabel()[0].GetValue()] = metric.GetGauge().GetValue()
+				case "compass_runtime_agent_connection_up":
+					got["up"] = metric.GetGauge().GetValue()
+				}
+			}
+		}
+		return got
+	}
+	held := status.Facts{Now: now, Certificate: valid, Called: true, Synced: true, PruneBlocked: "too many"}
+	want := map[string]float64{"Ready": 1, "Connected": 1, "CertificateReady": 1, "ApplicationsSynced": 1, "Reconciling": 0, "Stalled": 0, "PruneBlocked": 1, "up": 1}
+	if diff := cmp.Diff(want, show(held)); diff != "" {
+		t.Error(diff)
+	}
+	broken := status.Facts{Now: now, Certificate: valid, Called: true, CallError: "refused", Synced: true, Stalled: status.ReasonTokenNeeded}
+	want = map[string]float64{"Ready": 0, "Connected": 0, "CertificateReady": 1, "ApplicationsSynced": 1, "Reconciling": 0, "Stalled": 1, "PruneBlocked": 0, "up": 0}
+	if diff := cmp.Diff(want, show(broken)); diff != "" {
+		t.Error(diff)
+	}
+}
