@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"strings"
 	"sync/atomic"
 	"time"
 
@@ -98,6 +97,8 @@ type view struct {
 	now        time.Time
 	before     *compassv1alpha1.CompassConnection // as read; nil if missing
 	connection *compassv1alpha1.CompassConnection // as it will be; empty if missing
+	generation int64                              // of the spec that this reconcile answers
+	overtaken  bool                               // somebody changed the spec meanwhile: it is not answered as it is now
 	config     configuration
 	configured bool
 	client     clientSecret
@@ -203,7 +204,7 @@ func (r *Reconciler) observe(ctx context.Context) (*view, error) {
 	err := r.Reader.Get(ctx, types.NamespacedName{Name: compassv1alpha1.ConnectionName}, v.connection)
 	switch {
 	case err == nil:
-		v.before = v.connection.DeepCopy()
+		v.before, v.generation = v.connection.DeepCopy(), v.connection.Generation
 	case !apierrors.IsNotFound(err):
 		return nil, fmt.Errorf("reading the CompassConnection: %w", err)
 	}
@@ -254,7 +255,7 @@ func (r *Reconciler) situation(v *view) Situation {
 	connector, director := r.urls(v)
 	s.URLs = connector != "" && director != ""
 	s.Asked = (spec.ResyncNow || spec.RefreshCredentialsNow || s.Leaving) && v.connection.Generation != st.ObservedGeneration ||
-		renewalUnseen(v.connection) || s.TokenNew && !s.usable() && !s.PendingIssued || !s.Connection
+		renewalUnseen(v.connection) || resyncUnseen(v.connection) || s.TokenNew && !s.usable() && !s.PendingIssued || !s.Connection
 	if s.Certificate {
 		s.RenewalDue = !v.now.Before(r.renewAt(v.client.credential))
 	}
@@ -283,24 +284,6 @@ func (r *Reconciler) due(v *view, mereSync bool) bool {
 	return !v.now.Before(next)
 }
 
-// request is the value of the annotation that asks for a renewal.
-func request(c *compassv1alpha1.CompassConnection) string {
-	value := c.Annotations[compassv1alpha1.RenewAnnotation]
-	return strings.ToValidUTF8(value[:min(len(value), compassv1alpha1.MaxRequest)], "")
-}
-
-// renewalUnseen: a renewal is asked for that was not acted upon yet.
-func renewalUnseen(c *compassv1alpha1.CompassConnection) bool {
-	asked, answer := request(c), c.Status.RenewalRequest
-	return asked != "" && (answer == nil || answer.Requested != asked)
-}
-
-// renewalWanted: a renewal is asked for, and no certificate was issued since.
-func renewalWanted(c *compassv1alpha1.CompassConnection) bool {
-	answer := c.Status.RenewalRequest
-	return renewalUnseen(c) || request(c) != "" && answer != nil && answer.HandledAt == nil
-}
-
 // urls are where Compass is called with the certificate: as the CompassConnection says, or else the client Secret.
 func (r *Reconciler) urls(v *view) (connector, director string) {
 	if info := v.connection.Spec.ManagementInfo; info.ConnectorURL != "" && info.DirectorURL != "" {
@@ -319,10 +302,7 @@ func (r *Reconciler) renewAt(c certs.Credential) time.Time {
 func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 	if row.Do.calls() {
 		v.next, r.moment = time.Time{}, time.Time{}
-		if renewalUnseen(v.connection) {
-			// Whatever comes of it, it passes the waiting time no more.
-			v.status().RenewalRequest = &compassv1alpha1.RenewalRequest{Requested: request(v.connection)}
-		}
+		acknowledge(v.connection)
 	}
 	switch row.Do {
 	case Adopt:
@@ -366,6 +346,7 @@ func (r *Reconciler) create(ctx context.Context, v *view) error {
 	v.connection = object
 	v.before = object.DeepCopy()
 	v.before.Status = compassv1alpha1.CompassConnectionStatus{}
+	v.generation = object.Generation
 	return nil
 }
 
@@ -376,8 +357,12 @@ func (r *Reconciler) respec(ctx context.Context, v *view, edit func(*compassv1al
 	if wanted.Spec == v.before.Spec {
 		return nil
 	}
+	written := wanted.Spec
 	if err := r.Client.Patch(ctx, wanted, client.MergeFrom(v.before), client.FieldOwner(FieldOwner)); err != nil {
 		return fmt.Errorf("writing the CompassConnection: %w", err)
+	}
+	if v.overtaken = v.overtaken || wanted.Spec != written; !v.overtaken {
+		v.generation = wanted.Generation
 	}
 	// The answer holds the status as stored; what this reconcile has found so far stands in v.connection.
 	st := v.connection.Status
@@ -396,7 +381,7 @@ func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.
 	v.facts.Now = v.now
 	v.facts.Certificate = r.describeCertificate(v)
 	v.facts.Idle = row.Do == Wait
-	status.Conclude(st, v.facts, v.connection.Generation)
+	status.Conclude(st, v.facts, v.generation)
 	if err := r.Writer.Write(ctx, v.before, v.connection, v.facts, v.events); err != nil {
 		if apierrors.IsNotFound(err) {
 			return reconcile.Result{RequeueAfter: time.Millisecond}, nil // deleted meanwhile: begin again

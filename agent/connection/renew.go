@@ -7,7 +7,6 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/application-connector/application-connector/agent/status"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -179,12 +178,7 @@ func (r *Reconciler) finish(ctx context.Context, v *view) error {
 func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time.Time) error {
 	leaf := v.client.credential.Leaf()
 	reason := renewalReason(v)
-	if renewalUnseen(v.connection) { // a crash came before that could be noted
-		v.status().RenewalRequest = &compassv1alpha1.RenewalRequest{Requested: request(v.connection)}
-	}
-	if answer := v.status().RenewalRequest; answer != nil && answer.HandledAt == nil {
-		answer.HandledAt = &metav1.Time{Time: now}
-	}
+	renewalHandled(v.connection, now)
 	if err := r.respec(ctx, v, func(spec *compassv1alpha1.CompassConnectionSpec) {
 		spec.ManagementInfo = compassv1alpha1.ManagementInfo{ConnectorURL: p.connectorURL, DirectorURL: p.directorURL}
 		spec.RefreshCredentialsNow = false

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/application-connector/application-connector/agent/connection"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -13,13 +14,13 @@ import (
 )
 
 // ask annotates the CompassConnection.
-func (w *world) ask(value string) {
+func (w *world) ask(annotation, value string) {
 	w.t.Helper()
 	c := w.connection()
 	if c.Annotations == nil {
 		c.Annotations = map[string]string{}
 	}
-	c.Annotations[compassv1alpha1.RenewAnnotation] = value
+	c.Annotations[annotation] = value
 	if err := w.client.Update(w.t.Context(), c); err != nil {
 		w.t.Fatal(err)
 	}
@@ -30,7 +31,7 @@ func TestARenewalThatAnAnnotationAsksForIsDoneOnceAndAnswered(t *testing.T) {
 	w.step()
 	w.compass.called()
 	for _, value := range []string{"1", "2"} {
-		w.ask(value)
+		w.ask(compassv1alpha1.RenewAnnotation, value)
 		c := w.step()
 		w.calls("configuration", "sign", "trial", "snapshot", "label")
 		now := w.clock.Now()
@@ -51,7 +52,7 @@ func TestARenewalThatAnAnnotationAsksForAndThatFailsIsNoLoop(t *testing.T) {
 	w.step()
 	w.compass.called()
 	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Server})
-	w.ask(strings.Repeat("x", 100<<10))
+	w.ask(compassv1alpha1.RenewAnnotation, strings.Repeat("x", 100<<10))
 	c := w.step()
 	w.calls("configuration", "snapshot", "label")
 	if got := c.Status.RenewalRequest; got == nil || got.Requested != strings.Repeat("x", compassv1alpha1.MaxRequest) || got.HandledAt != nil {
@@ -65,6 +66,125 @@ func TestARenewalThatAnAnnotationAsksForAndThatFailsIsNoLoop(t *testing.T) {
 	w.calls("configuration", "sign", "trial", "snapshot", "label")
 	if got := c.Status.RenewalRequest; got.HandledAt == nil {
 		t.Errorf("answer %+v", got)
+	}
+}
+
+func TestASyncThatAnAnnotationAsksForIsDoneOnceAndAnswered(t *testing.T) {
+	w := newWorld(t)
+	w.step()
+	w.compass.called()
+	for _, value := range []string{"1", "2"} { // both before the next attempt is due, and within the floor
+		w.ask(compassv1alpha1.ResyncAnnotation, value)
+		c := w.step()
+		w.calls("snapshot", "label")
+		now := metav1.NewTime(w.clock.Now())
+		if diff := cmp.Diff(&compassv1alpha1.ResyncRequest{Requested: value, HandledAt: &now}, c.Status.ResyncRequest); diff != "" {
+			t.Error(diff)
+		}
+		w.step()
+		w.calls()
+		w.clock.Step(time.Second)
+	}
+	w.restart()
+	w.step()
+	w.calls()
+	w.next()
+	w.calls("configuration", "viewer", "snapshot", "label")
+}
+
+func TestASyncThatAnAnnotationAsksForAndThatFailsIsNoLoop(t *testing.T) {
+	w := newWorld(t)
+	w.step()
+	w.compass.called()
+	w.compass.fail("snapshot", &graphql.Error{Kind: graphql.Server})
+	w.ask(compassv1alpha1.ResyncAnnotation, strings.Repeat("x", 100<<10))
+	c := w.step()
+	w.calls("snapshot")
+	want := &compassv1alpha1.ResyncRequest{Requested: strings.Repeat("x", compassv1alpha1.MaxRequest)}
+	if diff := cmp.Diff(want, c.Status.ResyncRequest); diff != "" {
+		t.Error(diff)
+	}
+	if wait := c.Status.NextAttempt.Sub(w.clock.Now()); wait < 15*time.Second {
+		t.Errorf("the next attempt is in %s", wait)
+	}
+	w.step()
+	w.calls()
+	w.restart()
+	w.compass.fail("snapshot", nil)
+	c = w.next()
+	w.calls("configuration", "viewer", "snapshot", "label")
+	now := metav1.NewTime(w.clock.Now())
+	want.HandledAt = &now
+	if diff := cmp.Diff(want, c.Status.ResyncRequest); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASyncThatIsAskedForWhileTheClusterIsNotPairedComesWithTheFirst(t *testing.T) {
+	w := newWorld(t)
+	w.configure("")
+	w.step()
+	w.ask(compassv1alpha1.ResyncAnnotation, "1")
+	if c := w.step(); c.Status.ResyncRequest != nil {
+		t.Errorf("answer %+v", c.Status.ResyncRequest)
+	}
+	w.calls()
+	w.configure("t1")
+	c := w.step()
+	w.calls("configuration", "sign", "viewer", "snapshot", "label")
+	now := metav1.NewTime(w.clock.Now())
+	if diff := cmp.Diff(&compassv1alpha1.ResyncRequest{Requested: "1", HandledAt: &now}, c.Status.ResyncRequest); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestASyncThatIsAskedForWhileOneRunsIsNotTakenForThatOne(t *testing.T) {
+	for name, ask := range map[string]func(*compassv1alpha1.CompassConnection){
+		"by the annotation": func(c *compassv1alpha1.CompassConnection) {
+			c.Annotations = map[string]string{compassv1alpha1.ResyncAnnotation: "1"}
+		},
+		"by the spec": func(c *compassv1alpha1.CompassConnection) {
+			c.Spec.ResyncNow = true
+			c.Generation++
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t)
+			w.step()
+			c := w.connection()
+			c.Spec.ManagementInfo.DirectorURL = "https://former" // so that the agent writes the spec, too
+			if err := w.client.Update(t.Context(), c); err != nil {
+				t.Fatal(err)
+			}
+			w.restart()
+			w.step() // says when
+			w.clock.SetTime(w.connection().Status.NextAttempt.Add(time.Second))
+			w.compass.called()
+			w.compass.after = func(operation string) {
+				if operation == "configuration" {
+					c := w.connection()
+					ask(c)
+					if err := w.client.Update(t.Context(), c); err != nil {
+						t.Error(err)
+					}
+				}
+			}
+			if _, err := w.r.Reconcile(t.Context(), request); err != nil {
+				t.Fatal(err)
+			}
+			w.calls("configuration", "viewer", "snapshot", "label")
+			if c := w.connection(); c.Spec.ManagementInfo.DirectorURL != "https://director" {
+				t.Errorf("spec %+v", c.Spec)
+			}
+			w.compass.after = nil
+			c = w.step()
+			w.calls("snapshot", "label")
+			if c.Spec.ResyncNow || c.Status.ObservedGeneration != c.Generation {
+				t.Errorf("spec %+v, generation %d, observed %d", c.Spec, c.Generation, c.Status.ObservedGeneration)
+			}
+			w.step()
+			w.calls()
+		})
 	}
 }
 

@@ -75,6 +75,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 	}
 	now := r.Clock.Now()
 	status.Synced(st, now)
+	resyncHandled(v.connection, now)
 	st.ConsecutiveFailures = 0
 	r.Metrics.SyncTook(now.Sub(started))
 	v.next = r.Schedule.AfterSuccess(now, v.config.runtimeID)

@@ -9,7 +9,10 @@ const ConnectionName = "compass-connection"
 // values count up to MaxRequest bytes. status.renewalRequest answers it.
 const RenewAnnotation = "compass.kyma-project.io/renew-requested"
 
-// MaxRequest bounds values of RenewAnnotation, in bytes.
+// ResyncAnnotation asks for a sync at once, like RenewAnnotation. status.resyncRequest answers it.
+const ResyncAnnotation = "compass.kyma-project.io/resync-requested"
+
+// MaxRequest bounds values of RenewAnnotation and ResyncAnnotation, in bytes.
 const MaxRequest = 256
 
 // FarewellFinalizer holds a CompassConnection back that is deleted, until the agent has done what spec.farewell says.
@@ -169,6 +172,9 @@ type CompassConnectionStatus struct {
 	// renewalRequest answers the annotation compass.kyma-project.io/renew-requested.
 	// +optional
 	RenewalRequest *RenewalRequest `json:"renewalRequest,omitempty"`
+	// resyncRequest answers the annotation compass.kyma-project.io/resync-requested.
+	// +optional
+	ResyncRequest *ResyncRequest `json:"resyncRequest,omitempty"`
 }
 
 // RenewalRequest answers the annotation compass.kyma-project.io/renew-requested.
@@ -176,6 +182,15 @@ type RenewalRequest struct {
 	// requested is the value of the annotation that was last acted upon.
 	Requested string `json:"requested"`
 	// handledAt is when a certificate became current that was issued after that; absent as long as none is.
+	// +optional
+	HandledAt *metav1.Time `json:"handledAt,omitempty"`
+}
+
+// ResyncRequest answers the annotation compass.kyma-project.io/resync-requested.
+type ResyncRequest struct {
+	// requested is the value of the annotation that was last acted upon.
+	Requested string `json:"requested"`
+	// handledAt is when a sync ended well that began after that; absent as long as none did.
 	// +optional
 	HandledAt *metav1.Time `json:"handledAt,omitempty"`
 }
