@@ -29,6 +29,7 @@ import (
 	"github.com/application-connector/application-connector/gateway/routes"
 	"github.com/application-connector/application-connector/gateway/tokens"
 	"github.com/application-connector/application-connector/gateway/transport"
+	"github.com/application-connector/application-connector/tracing"
 )
 
 const (
@@ -101,7 +102,7 @@ func New(o Options, log *slog.Logger) (*Gateway, error) {
 	g.engine = proxy.New(proxy.Options{
 		Mesh:     callers.Mesh{Proxies: proxies},
 		Snapshot: g.watcher.Snapshot, Resolver: &credentials.Resolver{Tokens: g.tokens, Sessions: g.sessions}, Transports: g.pool,
-		Timeout: timeout, RequestTimeout: time.Duration(o.RequestTimeout) * time.Second, Log: log, Observer: g.metrics,
+		Timeout: timeout, RequestTimeout: time.Duration(o.RequestTimeout) * time.Second, Log: log, Observer: g.metrics, Tracers: tracing.Provider(),
 	})
 	for i, port := range []int{o.ProxyPort, o.ProxyPortCompass, o.ExternalAPIPort} {
 		if g.listeners[i], err = net.Listen("tcp", net.JoinHostPort(o.ListenAddress, strconv.Itoa(port))); err != nil {

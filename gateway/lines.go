@@ -4,14 +4,17 @@ import (
 	"bytes"
 	"io"
 	"sync"
+	"time"
 )
 
 // pendingLimit is how many bytes of log lines wait to be written before who logs has to wait too.
 const pendingLimit = 1 << 20
 
-// lines writes in the background: one write takes all that was logged while the write before was under way, so that under
-// load many access lines share one. Nothing is held back once the one before is written, and nothing is dropped. Safe for
-// concurrent use.
+// writePause is the least time between two writes.
+const writePause = 2 * time.Millisecond
+
+// lines writes in the background, a line at once, and what is logged in the writePause after that together, so that under
+// load many access lines share a write. Nothing is dropped. Safe for concurrent use.
 type lines struct {
 	to io.Writer
 
@@ -66,6 +69,7 @@ func (l *lines) run() {
 		if taken.Cap() > 2*pendingLimit {
 			taken = bytes.Buffer{}
 		}
+		time.Sleep(writePause)
 	}
 }
 

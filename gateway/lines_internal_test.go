@@ -5,19 +5,22 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
+	"testing/synctest"
+	"time"
 )
 
 // slowWriter takes one write at a time, when it is let.
 type slowWriter struct {
 	let  chan struct{}
 	text bytes.Buffer
-	n    int
+	n    atomic.Int32
 }
 
 func (s *slowWriter) Write(p []byte) (int, error) {
 	<-s.let
-	s.n++
+	s.n.Add(1)
 	return s.text.Write(p)
 }
 
@@ -50,9 +53,37 @@ func TestLogLinesThatComeWhileOneIsWrittenShareTheNextWriteAndNoneIsLost(t *test
 		}
 		next[i]++
 	}
-	if len(all) != writers*each+1 || all[len(all)-1] != "after the end" || to.n > 4 {
-		t.Errorf("%d lines in %d writes", len(all), to.n)
+	if len(all) != writers*each+1 || all[len(all)-1] != "after the end" || to.n.Load() > 4 {
+		t.Errorf("%d lines in %d writes", len(all), to.n.Load())
 	}
+}
+
+func TestALineIsWrittenAtOnceAndThoseSoonAfterItTogether(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		to := &slowWriter{let: make(chan struct{})}
+		close(to.let)
+		l := newLines(to)
+		for _, step := range []struct {
+			log    string
+			pass   time.Duration
+			writes int32
+		}{{"1\n", 0, 1}, {"2\n", writePause / 2, 1}, {"3\n", 0, 1}, {"", writePause / 2, 2}, {"", 10 * writePause, 2}, {"4\n", 0, 3}} {
+			if step.log != "" {
+				if _, err := l.Write([]byte(step.log)); err != nil {
+					t.Error(err)
+				}
+			}
+			time.Sleep(step.pass)
+			synctest.Wait()
+			if got := to.n.Load(); got != step.writes {
+				t.Errorf("after %q and %s: %d writes, want %d", step.log, step.pass, got, step.writes)
+			}
+		}
+		l.Close()
+		if got := to.text.String(); got != "1\n2\n3\n4\n" {
+			t.Errorf("%q", got)
+		}
+	})
 }
 
 func TestWhoLogsMoreThanCanBeWrittenWaits(t *testing.T) {

@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/exporters/otlp/otlptrace/otlptracehttp"
 	"go.opentelemetry.io/otel/sdk/resource"
 	"go.opentelemetry.io/otel/sdk/trace"
+	oteltrace "go.opentelemetry.io/otel/trace"
 )
 
 // drainTimeout bounds how long the end of the process waits for a collector.
@@ -62,19 +63,32 @@ func Start(ctx context.Context, service string, log *slog.Logger) (end func(), e
 	if err != nil && !errors.Is(err, resource.ErrPartialResource) {
 		return nil, fmt.Errorf("OTEL_RESOURCE_ATTRIBUTES must be name=value pairs, separated by commas: %w", err)
 	}
-	provider := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about))
+	made := trace.NewTracerProvider(trace.WithBatcher(exporter), trace.WithResource(about))
 	before := otel.GetTracerProvider()
-	otel.SetTracerProvider(provider)
+	otel.SetTracerProvider(made)
+	provider.Store(made)
 	log.Info("spans are exported by OTLP", "collector", collector(os.LookupEnv))
 	return func() {
 		// Not of ctx: the process ends because that has ended.
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), drainTimeout)
 		defer cancel()
 		otel.SetTracerProvider(before)
-		if err := provider.Shutdown(ctx); err != nil {
+		provider.Store(nil)
+		if err := made.Shutdown(ctx); err != nil {
 			log.Warn("the last spans were not exported", "error", printable(err))
 		}
 	}, nil
+}
+
+// provider is what Start made, until its end.
+var provider atomic.Pointer[trace.TracerProvider]
+
+// Provider makes spans that are exported; nil if Start was not asked for any.
+func Provider() oteltrace.TracerProvider {
+	if p := provider.Load(); p != nil {
+		return p
+	}
+	return nil
 }
 
 // get is a variable of the traces' own, or else of all signals; empty if neither is set.

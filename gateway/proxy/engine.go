@@ -48,7 +48,7 @@ type Options struct {
 	// RequestTimeout bounds the time in which a request's body must arrive; zero for no bound.
 	RequestTimeout time.Duration
 	Log            *slog.Logger
-	// Tracers makes spans; nil means the process's, of package otel.
+	// Tracers makes spans; with nil there are none, and trace contexts pass as they came.
 	Tracers trace.TracerProvider
 	// Mesh says which workload a call comes from.
 	Mesh callers.Mesh
@@ -185,14 +185,11 @@ func rewriteHeader(r *http.Response, name string, x *exchange) {
 	}
 }
 
-// idleTimeout is how long a target may pause within an answer; none where pauses are in the nature of the thing.
-func idleTimeout(r *http.Response, timeout time.Duration) time.Duration {
+// pauses says whether it is in an answer's nature to pause as long as it likes.
+func pauses(r *http.Response) bool {
 	kind, _, _ := strings.Cut(r.Header.Get("Content-Type"), ";")
 	kind = strings.ToLower(strings.TrimSpace(kind))
-	if kind == "text/event-stream" || strings.HasPrefix(kind, "application/grpc") {
-		return 0
-	}
-	return timeout
+	return kind == "text/event-stream" || strings.HasPrefix(kind, "application/grpc")
 }
 
 // externalToken is what the caller wants to be sent as Authorization in place of the configured credential.

@@ -276,27 +276,45 @@ func TestAnAnswerMayTakeLongerThanTheTimeoutAsLongAsItMoves(t *testing.T) {
 }
 
 func TestARequestBodyThatStallsIsA502(t *testing.T) {
-	r := newRig(t, timeouts{target: generous, request: 300 * time.Millisecond})
-	target := r.target(func(w http.ResponseWriter, q *http.Request) { _, _ = io.Copy(io.Discard, q.Body) })
-	r.application("app", nil, entry("svc", target.URL))
-	conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer conn.Close()
-	_ = conn.SetDeadline(time.Now().Add(generous))
-	fmt.Fprintf(conn, "POST /app/svc HTTP/1.1\r\nHost: g\r\nContent-Length: 100\r\n\r\nbegin")
-	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	body, _ := io.ReadAll(response.Body)
-	if response.StatusCode != 502 || len(body) != 0 || response.Header.Get("Gateway-Error-Reason") != "RequestBodyIncomplete" {
-		t.Errorf("%d %q", response.StatusCode, body)
-	}
-	if line := r.access(1); line["source"] != "caller" {
-		t.Errorf("%v", line)
+	for name, c := range map[string]struct {
+		begin  string // of the request, after its first two lines
+		called bool   // the target
+	}{
+		"small":             {"Content-Length: 100\r\n\r\nbegin", false},
+		"large":             {"Content-Length: 100000\r\n\r\nbegin", true},
+		"of unknown length": {"Transfer-Encoding: chunked\r\n\r\n5\r\nbegin\r\n", true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t, timeouts{target: generous, request: 300 * time.Millisecond})
+			called := make(chan bool, 10)
+			target := r.target(func(w http.ResponseWriter, q *http.Request) {
+				called <- true
+				_, _ = io.Copy(io.Discard, q.Body)
+			})
+			r.application("app", nil, entry("svc", target.URL))
+			conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(generous))
+			fmt.Fprintf(conn, "POST /app/svc HTTP/1.1\r\nHost: g\r\n%s", c.begin)
+			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			body, _ := io.ReadAll(response.Body)
+			if response.StatusCode != 502 || len(body) != 0 || response.Header.Get("Gateway-Error-Reason") != "RequestBodyIncomplete" {
+				t.Errorf("%d %q", response.StatusCode, body)
+			}
+			if line := r.access(1); line["source"] != "caller" {
+				t.Errorf("%v", line)
+			}
+			if got := len(called) > 0; got != c.called {
+				t.Errorf("the target was called: %v", got)
+			}
+		})
 	}
 }
 

@@ -1,20 +1,14 @@
 package proxy
 
 import (
-	"cmp"
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"maps"
 	"net"
 	"net/http"
 	"net/url"
-	"sync"
 	"sync/atomic"
-	"time"
-
-	"go.opentelemetry.io/otel/propagation"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/limits"
@@ -51,6 +45,9 @@ type exchange struct {
 	cause        error
 	caller       string      // the workload, if it was asked for
 	bodyFailed   atomic.Bool // the caller did not send all of its body
+	query        string      // of the request before the first attempt
+	cookies      []string    // likewise
+	watchdog     watchdog
 	pass         limits.Pass
 }
 
@@ -72,6 +69,7 @@ func (e *credentialsError) Unwrap() error { return e.err }
 // the caller brought as Access-Token is sent once.
 func (e *Engine) RoundTrip(out *http.Request) (*http.Response, error) {
 	x := exchangeOf(out.Context())
+	x.watchdog.start()
 	response, err := e.send(out, x)
 	if x.route.Gate != nil {
 		x.decide(out.Context(), response, err)
@@ -94,14 +92,11 @@ func (x *exchange) decide(ctx context.Context, response *http.Response, err erro
 
 // send makes one attempt or two.
 func (e *Engine) send(out *http.Request, x *exchange) (*http.Response, error) {
-	body := http.NoBody
-	var kept *replay
-	first := io.ReadCloser(body)
-	if out.Body != nil && out.Body != http.NoBody {
-		kept = newReplay(out.Body, out.ContentLength, e.replayLimit(x))
-		first, _ = kept.next()
+	body, err := e.bodyOf(out, x)
+	if err != nil {
+		return nil, err
 	}
-	response, err := e.attempt(out, x, first)
+	response, err := e.attempt(out, x, body)
 	if err != nil || !refused(response) {
 		return response, err
 	}
@@ -114,27 +109,12 @@ func (e *Engine) send(out *http.Request, x *exchange) (*http.Response, error) {
 		discard(response)
 		return nil, &credentialsError{err}
 	}
-	if !different {
-		return response, nil
-	}
-	second := io.ReadCloser(body)
-	if kept != nil {
-		var ok bool
-		if second, ok = kept.next(); !ok {
-			return response, nil // the next call has the new credential
-		}
+	if !different || !body.again() {
+		return response, nil // the next call has the new credential
 	}
 	discard(response)
 	x.use, x.value = again.use, again.value
-	return e.attempt(out, x, second)
-}
-
-// replayLimit is zero when a second attempt is out of the question.
-func (e *Engine) replayLimit(x *exchange) int {
-	if x.external {
-		return 0
-	}
-	return replayLimit
+	return e.attempt(out, x, body)
 }
 
 func refused(r *http.Response) bool {
@@ -168,23 +148,22 @@ func (e *Engine) renew(ctx context.Context, x *exchange) (renewed, bool, error) 
 	return renewed{use, value}, value.Version() != x.value.Version(), nil
 }
 
-// attempt sends the call once.
-func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*http.Response, error) {
-	x.attempts++
-	ctx, cancel := context.WithCancelCause(out.Context())
+// attempt sends the call once. The first attempt takes out as it is; the connection may still read that when the second
+// attempt, which the target can provoke at any time, is made of a copy.
+func (e *Engine) attempt(out *http.Request, x *exchange, body body) (*http.Response, error) {
 	limit := x.route.Settings.Timeouts
-	dog := newWatchdog(cmp.Or(limit.Header, e.options.Timeout), func() { cancel(errTimeout) })
-	ctx, end := e.traceAttempt(ctx, x.attempts)
-	// Not out.Clone, which copies each value: fields are replaced here, never changed.
-	request := out.WithContext(ctx)
-	request.Header = maps.Clone(out.Header)
-	target := *out.URL
-	request.URL = &target
-	w3c.Inject(ctx, propagation.HeaderCarrier(request.Header))
-	request.Body = nil // the transport may repeat such a request by itself when a kept connection turns out dead
-	if body != http.NoBody {
-		request.Body = &progressBody{ReadCloser: body, dog: dog}
+	x.watchdog.answer.begin()
+	if x.attempts++; x.attempts == 1 {
+		x.query, x.cookies = out.URL.RawQuery, out.Header["Cookie"]
+	} else {
+		out = again(out, x)
 	}
+	ctx, end := e.traceAttempt(out.Context(), x.attempts, out.Header)
+	request := out
+	if ctx != out.Context() {
+		request = out.WithContext(ctx)
+	}
+	body.put(request)
 	if policy := x.route.Settings.Request; policy != nil {
 		policy.Apply(request.Header)
 	}
@@ -192,64 +171,37 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body io.ReadCloser) (*h
 	response, err := e.options.Transports.For(transport.Target{
 		Host: request.URL.Scheme + "://" + request.URL.Host, Identity: x.value.Identity, Trust: x.route.Trust, Connect: limit.Connect,
 	}).RoundTrip(request)
-	dog.stop()
+	x.watchdog.answer.end()
 	end(response)
 	if err != nil {
 		var slow net.Error // a connection that was not made in time
 		if errors.Is(context.Cause(ctx), errTimeout) || ctx.Err() == nil && errors.As(err, &slow) && slow.Timeout() {
 			err = errTimeout
 		}
-		cancel(nil)
 		return nil, err
 	}
 	x.targetStatus = response.StatusCode
 	if response.StatusCode == http.StatusSwitchingProtocols {
-		return response, nil // the connection now belongs to both ends, for as long as they like; ctx ends with the caller's
+		x.watchdog.stop() // the connection now belongs to both ends, for as long as they like
+		return response, nil
 	}
-	response.Body = &timedBody{body: response.Body, timer: dog.timer, cancel: cancel, ctx: ctx, timeout: cmp.Or(limit.Idle, idleTimeout(response, e.options.Timeout))}
+	if limit.Idle > 0 || !pauses(response) {
+		response.Body = &timedBody{response.Body, &x.watchdog.piece}
+	}
 	return response, nil
 }
 
-// watchdog ends an attempt whose answer does not begin in time. What the caller still sends puts the end off.
-type watchdog struct {
-	mu      sync.Mutex
-	timer   *time.Timer
-	timeout time.Duration
-	stopped bool
-}
-
-func newWatchdog(timeout time.Duration, bite func()) *watchdog {
-	return &watchdog{timer: time.AfterFunc(timeout, bite), timeout: timeout}
-}
-
-func (d *watchdog) progress() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if !d.stopped {
-		d.timer.Reset(d.timeout)
+// again is a copy of a request that was sent, for another attempt. Of what an attempt adds, the next one replaces all but
+// cookies and the query, which are as the caller sent them.
+func again(sent *http.Request, x *exchange) *http.Request {
+	// Not sent.Clone, which copies each value: fields are replaced, never changed.
+	request, target := *sent, *sent.URL
+	request.Header, request.URL = maps.Clone(sent.Header), &target
+	request.URL.RawQuery = x.query
+	if delete(request.Header, "Cookie"); x.cookies != nil {
+		request.Header["Cookie"] = x.cookies
 	}
-}
-
-func (d *watchdog) stop() {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	d.stopped = true
-	d.timer.Stop()
-}
-
-// progressBody tells the watchdog of each piece that is sent.
-type progressBody struct {
-	io.ReadCloser
-	dog *watchdog
-}
-
-// Read implements io.Reader.
-func (b *progressBody) Read(p []byte) (int, error) {
-	n, err := b.ReadCloser.Read(p)
-	if n > 0 {
-		b.dog.progress()
-	}
-	return n, err
+	return &request
 }
 
 // discard gives a response up so that its connection can be used again if little is left of it.
@@ -258,37 +210,18 @@ func discard(r *http.Response) {
 	_ = r.Body.Close()
 }
 
-// timedBody ends a response whose next piece takes too long, and the call's context when it is closed, not before.
+// timedBody is an answer's body whose pieces must each come in time.
 type timedBody struct {
-	body    io.ReadCloser
-	timer   *time.Timer   // cancels ctx by errTimeout: the watchdog's, which has stopped
-	timeout time.Duration // 0 for none
-	ctx     context.Context
-	cancel  context.CancelCauseFunc
-	once    sync.Once
+	io.ReadCloser
+	piece *wait
 }
 
 // Read implements io.Reader.
 func (b *timedBody) Read(p []byte) (int, error) {
-	if b.timeout > 0 {
-		b.timer.Reset(b.timeout)
-	}
-	n, err := b.body.Read(p)
-	b.timer.Stop()
-	if err != nil && !errors.Is(err, io.EOF) && errors.Is(context.Cause(b.ctx), errTimeout) {
-		err = fmt.Errorf("%w: the body stalled", errTimeout)
-	}
+	b.piece.begin()
+	n, err := b.ReadCloser.Read(p)
+	b.piece.end()
 	return n, err
-}
-
-// Close implements io.Closer.
-func (b *timedBody) Close() error {
-	err := b.body.Close()
-	b.once.Do(func() {
-		b.timer.Stop()
-		b.cancel(nil)
-	})
-	return err
 }
 
 // apply puts a credential on a request, then what the request does not have yet of the parameters: the credential wins

@@ -1,6 +1,7 @@
 package proxy
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -8,7 +9,6 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
-	"sync/atomic"
 	"time"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
@@ -90,11 +90,18 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		defer cancel()
 		r = r.WithContext(ctx)
 	}
+	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), exchangeKey{}, x))
+	defer cancel(nil)
+	r = r.WithContext(ctx)
+	h.engine.watch(w, r, x, cancel)
+	defer x.watchdog.stop()
 	x.use = route.Use()
 	if x.use.External = externalToken(r.Header); x.use.External != "" {
 		x.external = true
 	}
-	h.engine.boundBody(w, r, x)
+	if r.Body != nil && r.Body != http.NoBody {
+		r.Body = &boundedBody{ReadCloser: r.Body, x: x}
+	}
 	if x.value, err = h.engine.options.Resolver.Resolve(r.Context(), x.use); err != nil {
 		x.cause = err
 		var call *credentials.CallError
@@ -109,44 +116,41 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		x.refuse(w, SourceCaller, statusClientGone, FailureClientGone, "the caller went away")
 		return
 	}
-	h.engine.proxy.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), exchangeKey{}, x)))
+	h.engine.proxy.ServeHTTP(w, r)
 }
 
 // statusClientGone is for logs and metrics: nobody is there to read it. The number is nginx's.
 const statusClientGone = 499
 
-// boundBody gives each piece of the request's body Options.RequestTimeout to arrive. The bound ends with the body, so that
-// answers may take as long as they like. Streams that both ends keep open have none.
-func (e *Engine) boundBody(w http.ResponseWriter, r *http.Request, x *exchange) {
-	if r.Body == nil || r.Body == http.NoBody {
-		return
+// longAgo is a deadline that ends a read at once.
+var longAgo = time.Unix(1, 0)
+
+// watch prepares the bounds of a call: of what its target does, and of each piece of its caller's body, which does not bound
+// the answer. Streams that both ends keep open have none for the caller.
+func (e *Engine) watch(w http.ResponseWriter, r *http.Request, x *exchange, cancel context.CancelCauseFunc) {
+	dog, limit := &x.watchdog, x.route.Settings.Timeouts
+	late := func() { cancel(errTimeout) }
+	dog.watch(&dog.answer, cmp.Or(limit.Header, e.options.Timeout), late)
+	dog.watch(&dog.piece, cmp.Or(limit.Idle, e.options.Timeout), late)
+	if !strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
+		// Writers that know no deadlines, as in tests without a server, are read without.
+		dog.watch(&dog.caller, e.options.RequestTimeout, func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) })
 	}
-	timeout := e.options.RequestTimeout
-	if strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc") {
-		timeout = 0
-	}
-	r.Body = &boundedBody{ReadCloser: r.Body, control: http.NewResponseController(w), timeout: timeout, failed: &x.bodyFailed}
 }
 
-// boundedBody is a caller's request body.
+// boundedBody is a caller's request body, whose pieces must each come in time.
 type boundedBody struct {
 	io.ReadCloser
-	control *http.ResponseController
-	timeout time.Duration // of each read, zero for none
-	failed  *atomic.Bool  // set when the caller did not send all of it
+	x *exchange
 }
 
-// Read implements io.Reader. Writers that know no deadlines, as in tests without a server, are read without.
+// Read implements io.Reader.
 func (b *boundedBody) Read(p []byte) (int, error) {
-	if b.timeout > 0 {
-		_ = b.control.SetReadDeadline(time.Now().Add(b.timeout))
-	}
+	b.x.watchdog.caller.begin()
 	n, err := b.ReadCloser.Read(p)
-	if err == io.EOF && b.timeout > 0 {
-		_ = b.control.SetReadDeadline(time.Time{})
-	}
+	b.x.watchdog.caller.end()
 	if err != nil && err != io.EOF {
-		b.failed.Store(true)
+		b.x.bodyFailed.Store(true)
 	}
 	return n, err
 }

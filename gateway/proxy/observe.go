@@ -4,8 +4,6 @@ import (
 	"log/slog"
 	"net/http"
 	"time"
-
-	"go.opentelemetry.io/otel/trace"
 )
 
 // Call is what can be said of one call without saying anything secret.
@@ -80,8 +78,8 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 			slog.String("request", x.id), slog.String("method", r.Method), slog.Int("status", call.Status), slog.String("source", string(call.Source)),
 			slog.Duration("duration", call.Duration), slog.Int64("bytes", w.bytes), slog.Int("attempts", x.attempts),
 		)
-		if span := trace.SpanContextFromContext(r.Context()); span.HasTraceID() {
-			attributes = append(attributes, slog.String("trace", span.TraceID().String()))
+		if id := e.traceID(r); id != "" {
+			attributes = append(attributes, slog.String("trace", id))
 		}
 		if x.route != nil {
 			call.Application, call.Service = x.route.Application, x.route.Service
@@ -105,7 +103,12 @@ func (e *Engine) observe(r *http.Request, w *recorder, x *exchange) func() {
 		if aborted != nil {
 			attributes = append(attributes, slog.Bool("aborted", true))
 		}
-		e.options.Log.LogAttrs(r.Context(), slog.LevelInfo, "call", attributes...)
+		// Not Logger.LogAttrs, which looks up for each line who calls it.
+		if handler := e.options.Log.Handler(); handler.Enabled(r.Context(), slog.LevelInfo) {
+			line := slog.NewRecord(start.Add(call.Duration), slog.LevelInfo, "call", 0)
+			line.AddAttrs(attributes...)
+			_ = handler.Handle(r.Context(), line) // there is nobody to tell
+		}
 		end(call)
 		if aborted != nil {
 			panic(aborted) // the server closes the connection: the caller sees that the answer is incomplete

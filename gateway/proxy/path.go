@@ -27,26 +27,24 @@ func rawPath(u *url.URL) string {
 // parseAddress splits a raw path into n segments and the rest. Slashes before the first segment do not count, and slashes
 // at the end make no segment.
 func parseAddress(raw string, n int) (address, bool) {
-	raw = strings.TrimLeft(raw, "/")
-	if strings.Count(strings.TrimRight(raw, "/"), "/") < n-1 || raw == "" {
+	path := strings.TrimLeft(raw, "/")
+	if strings.Count(strings.TrimRight(path, "/"), "/") < n-1 || path == "" {
 		return address{}, false
 	}
-	segments := make([]string, n)
-	rest := raw
-	for i := range segments {
-		end := strings.IndexByte(rest, '/')
-		if end < 0 {
-			end = len(rest)
+	var a address
+	at := 0
+	for i, segment := range []*string{&a.application, &a.service, &a.entry}[:n] {
+		if i > 0 {
+			at++ // the slash
 		}
-		segments[i], rest = rest[:end], rest[end:]
-		if i < n-1 {
-			rest = strings.TrimPrefix(rest, "/")
+		length := strings.IndexByte(path[at:], '/')
+		if length < 0 {
+			length = len(path) - at
 		}
+		*segment = path[at : at+length]
+		at += length
 	}
-	a := address{application: segments[0], service: segments[1], rest: rest, prefix: "/" + strings.Join(segments, "/")}
-	if n > 2 {
-		a.entry = segments[2]
-	}
+	a.prefix, a.rest = "/"+path[:at], path[at:]
 	return a, true
 }
 

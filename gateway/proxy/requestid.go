@@ -1,7 +1,8 @@
 package proxy
 
 import (
-	"fmt"
+	"encoding/binary"
+	"encoding/hex"
 	"math/rand/v2"
 	"net/http"
 	"strings"
@@ -20,5 +21,7 @@ func requestID(h http.Header) string {
 	if id := h.Get(HeaderRequestID); id != "" && len(id) <= requestIDLimit && strings.Trim(id, plain) == "" {
 		return id
 	}
-	return fmt.Sprintf("%016x", rand.Uint64())
+	var id [8]byte
+	binary.BigEndian.PutUint64(id[:], rand.Uint64())
+	return hex.EncodeToString(id[:])
 }

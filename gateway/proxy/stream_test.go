@@ -267,3 +267,78 @@ func TestAHeadRequestAndAnUncompressedAnswerStayAsTheyAre(t *testing.T) {
 		t.Error(s)
 	}
 }
+
+func TestASmallBodyLeavesInOneWriteWithTheHeader(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	const calls = 20 // two writes can look like one
+	first := make(chan string, calls)
+	go func() {
+		for range calls {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			buffer := make([]byte, 64<<10)
+			n, _ := conn.Read(buffer) // what was written at once arrives at once on the loopback interface
+			first <- string(buffer[:n])
+			io.WriteString(conn, "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
+			conn.Close()
+		}
+	}()
+	r.application("app", nil, entry("svc", "http://"+l.Addr().String()))
+	body := strings.Repeat("x", 3<<10)
+	for range calls {
+		if a := r.do(http.MethodPost, "/app/svc", strings.NewReader(body)); a.Status != http.StatusOK {
+			t.Fatalf("%+v", a)
+		}
+		if got := <-first; !strings.HasPrefix(got, "POST / HTTP/1.1\r\n") || !strings.HasSuffix(got, "\r\n\r\n"+body) {
+			t.Fatalf("the target got first: %q", got)
+		}
+	}
+}
+
+func TestACallerWhoWaitsToBeAskedForItsBodyIsAskedOnlyByTheTarget(t *testing.T) {
+	for name, asks := range map[string]bool{"it asks": true, "it does not": false} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			target := r.target(func(w http.ResponseWriter, q *http.Request) {
+				text := []byte("nothing")
+				if asks {
+					text, _ = io.ReadAll(q.Body)
+				}
+				fmt.Fprintf(w, "got %s", text)
+			})
+			r.application("app", nil, entry("svc", target.URL))
+			conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(generous))
+			fmt.Fprint(conn, "POST /app/svc HTTP/1.1\r\nHost: g\r\nConnection: close\r\nExpect: 100-continue\r\nContent-Length: 4\r\n\r\n")
+			reader := bufio.NewReader(conn)
+			if asks {
+				line, err := reader.ReadString('\n')
+				if err != nil || line != "HTTP/1.1 100 Continue\r\n" {
+					t.Fatalf("%q %v", line, err)
+				}
+				_, _ = reader.ReadString('\n')
+				fmt.Fprint(conn, "body")
+			}
+			response, err := http.ReadResponse(reader, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer response.Body.Close()
+			want := map[bool]string{true: "got body", false: "got nothing"}[asks]
+			if text, err := io.ReadAll(response.Body); err != nil || response.StatusCode != http.StatusOK || string(text) != want {
+				t.Errorf("%d %q %v", response.StatusCode, text, err)
+			}
+		})
+	}
+}
