@@ -3,6 +3,8 @@ package manifests
 
 import "embed"
 
+//go:generate go run ../build/chart .
+
 // CRDs holds crds/*.yaml, one resource definition a file.
 //
 //go:embed crds/*.yaml

@@ -39,9 +39,18 @@ func Run(m *testing.M, config *rest.Config) {
 	os.Exit(code)
 }
 
+// Options say what StartWith starts.
+type Options struct {
+	// Bare leaves out the resource definitions of this project.
+	Bare bool
+}
+
 // Start starts an API server with this project's resource definitions and returns how to reach it as administrator,
 // and a function that ends it.
-func Start(ctx context.Context) (*rest.Config, func(), error) {
+func Start(ctx context.Context) (*rest.Config, func(), error) { return StartWith(ctx, Options{}) }
+
+// StartWith is Start with options.
+func StartWith(ctx context.Context, o Options) (*rest.Config, func(), error) {
 	path, stop, err := start()
 	if err != nil {
 		return nil, nil, err
@@ -49,7 +58,9 @@ func Start(ctx context.Context) (*rest.Config, func(), error) {
 	cfg, err := clientcmd.BuildConfigFromFlags("", path)
 	if err == nil {
 		cfg.QPS = -1
-		err = InstallCRDs(ctx, cfg, CRDs())
+		if !o.Bare {
+			err = InstallCRDs(ctx, cfg, CRDs())
+		}
 	}
 	if err != nil {
 		stop()
