@@ -22,6 +22,7 @@ type wire struct {
 	url      string
 	requests chan string
 	identity chan string // common name of the certificate presented, for wires with TLS
+	refuses  string      // method that is answered by 405
 }
 
 func newWire(t *testing.T, config *tls.Config, answer string) *wire {
@@ -79,7 +80,12 @@ func (w *wire) serve(conn net.Conn, answer string) {
 		w.identity <- name
 	}
 	w.requests <- text.String()
-	fmt.Fprintf(conn, "HTTP/1.1 200 OK\r\nConnection: close\r\n%s", answer)
+	if w.refuses != "" && strings.HasPrefix(text.String(), w.refuses+" ") {
+		answer = "405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+	} else {
+		answer = "200 OK\r\nConnection: close\r\n" + answer
+	}
+	io.WriteString(conn, "HTTP/1.1 "+answer)
 }
 
 const (
@@ -90,33 +96,34 @@ const (
 
 var port = regexp.MustCompile(`127\.0\.0\.1:\d+`)
 
-// next is the next request, with the port of its Host masked.
-func (w *wire) next(t *testing.T) string {
-	t.Helper()
-	select {
-	case text := <-w.requests:
-		return port.ReplaceAllString(strings.ReplaceAll(text, "\r\n", "\n"), "TARGET")
-	case <-time.After(generous):
-		t.Fatal("no request came")
-		return ""
+// seen are all requests that came so far, with the port of their Host masked.
+func (w *wire) seen() string {
+	all := ""
+	for len(w.requests) > 0 {
+		all += <-w.requests
 	}
+	return port.ReplaceAllString(strings.ReplaceAll(all, "\r\n", "\n"), "TARGET")
+}
+
+// wireCase is a call, and what each party sees of it.
+type wireCase struct {
+	name     string
+	tls      bool
+	secrets  map[string][]string
+	settings v1alpha1.TargetSettings // of all APIs
+	entry    func(target, token, csrf string) v1alpha1.Entry
+	headers  []string // of the caller
+	target   string
+	token    string // "" if the token endpoint must not be called
+	csrf     string // likewise; all requests together
+	identity string // at the target
+	tokenID  string // at the token endpoint, likewise the common name of a certificate
+	refuses  string // method that the CSRF token endpoint refuses
 }
 
 func TestWhatATargetSeesByteForByte(t *testing.T) {
-	serverPair, clientPair := newServerPair(t), newPair(t)
-	serverTLS := &tls.Config{Certificates: []tls.Certificate{serverPair}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"}}
-	skip := func(s *v1alpha1.ApplicationSpec) { s.SkipVerify = true }
-	for _, c := range []struct {
-		name     string
-		tls      bool
-		secrets  map[string][]string
-		entry    func(target, token, csrf string) v1alpha1.Entry
-		headers  []string
-		target   string
-		token    string // "" if the token endpoint must not be called
-		csrf     string
-		identity string // at the target
-	}{
+	clientPair := newPair(t)
+	for _, c := range []wireCase{
 		{
 			name:    "none",
 			entry:   func(target, _, _ string) v1alpha1.Entry { return entry("svc", target+"/base?a=b;c&d") },
@@ -147,8 +154,9 @@ func TestWhatATargetSeesByteForByte(t *testing.T) {
 			entry: func(target, token, _ string) v1alpha1.Entry {
 				return entryWith("svc", target, "OAuthWithCert", "s", token+"/t")
 			},
-			target: "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Bearer tok\nX-Forwarded-For: 127.0.0.1\n\n",
-			token:  "POST /t HTTP/1.1\nHost: TARGET\nContent-Length: 42\nContent-Type: application/x-www-form-urlencoded\n\nclient_id=id&grant_type=client_credentials",
+			target:  "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Bearer tok\nX-Forwarded-For: 127.0.0.1\n\n",
+			token:   "POST /t HTTP/1.1\nHost: TARGET\nContent-Length: 42\nContent-Type: application/x-www-form-urlencoded\n\nclient_id=id&grant_type=client_credentials",
+			tokenID: clientPair.certificate.Subject.CommonName,
 		},
 		{
 			name:     "client certificate",
@@ -236,61 +244,60 @@ func TestWhatATargetSeesByteForByte(t *testing.T) {
 			target:  "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAccess-Token: \nAuthorization: Basic dTpw\nX-Forwarded-For: 127.0.0.1\n\n",
 		},
 	} {
-		t.Run(c.name, func(t *testing.T) {
-			r := newRig(t)
-			var config *tls.Config
-			if c.tls {
-				config = serverTLS
-			}
-			target, token, csrf := newWire(t, config, plainAnswer), newWire(t, config, tokenAnswer), newWire(t, config, csrfAnswer)
-			for name, data := range c.secrets {
-				r.secret(name, data...)
-			}
-			r.application("app", skip, c.entry(target.url, token.url, csrf.url))
-			conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer conn.Close()
-			_ = conn.SetDeadline(time.Now().Add(generous))
-			fmt.Fprint(conn, "GET /app/svc/items?q=%zz;x HTTP/1.1\r\nHost: gateway\r\n")
-			for i := 0; i+1 < len(c.headers); i += 2 {
-				fmt.Fprintf(conn, "%s: %s\r\n", c.headers[i], c.headers[i+1])
-			}
-			fmt.Fprint(conn, "\r\n")
-			response, err := http.ReadResponse(bufio.NewReader(conn), nil)
-			if err != nil {
-				t.Fatal(err)
-			}
-			body, _ := io.ReadAll(response.Body)
-			if response.StatusCode != 200 || string(body) != "ok" {
-				t.Fatalf("%d %q; log %s", response.StatusCode, body, r.log)
-			}
-			for _, seen := range []struct {
-				what string
-				wire *wire
-				want string
-			}{{"token endpoint", token, c.token}, {"CSRF token endpoint", csrf, c.csrf}, {"target", target, c.target}} {
-				if seen.want == "" {
-					if n := len(seen.wire.requests); n > 0 {
-						t.Errorf("the %s was called: %s", seen.what, <-seen.wire.requests)
-					}
-					continue
-				}
-				if diff := cmp.Diff(seen.want, seen.wire.next(t)); diff != "" {
-					t.Errorf("the %s sees (-want +got):\n%s", seen.what, diff)
-				}
-			}
-			if c.tls {
-				if got := <-target.identity; got != c.identity {
-					t.Errorf("the target sees the certificate of %q, want %q", got, c.identity)
-				}
-				if c.token != "" {
-					if got := <-token.identity; got != clientPair.certificate.Subject.CommonName {
-						t.Errorf("the token endpoint sees the certificate of %q", got)
-					}
-				}
-			}
-		})
+		t.Run(c.name, c.run)
+	}
+}
+
+func (c wireCase) run(t *testing.T) {
+	r := newRig(t)
+	var config *tls.Config
+	if c.tls {
+		config = &tls.Config{Certificates: []tls.Certificate{newServerPair(t)}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"}}
+	}
+	target, token, csrf := newWire(t, config, plainAnswer), newWire(t, config, tokenAnswer), newWire(t, config, csrfAnswer)
+	csrf.refuses = c.refuses
+	for name, data := range c.secrets {
+		r.secret(name, data...)
+	}
+	r.application("app", func(s *v1alpha1.ApplicationSpec) { settings(c.settings)(s); s.SkipVerify = true }, c.entry(target.url, token.url, csrf.url))
+	conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	_ = conn.SetDeadline(time.Now().Add(generous))
+	fmt.Fprint(conn, "GET /app/svc/items?q=%zz;x HTTP/1.1\r\nHost: gateway\r\n")
+	for i := 0; i+1 < len(c.headers); i += 2 {
+		fmt.Fprintf(conn, "%s: %s\r\n", c.headers[i], c.headers[i+1])
+	}
+	fmt.Fprint(conn, "\r\n")
+	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, _ := io.ReadAll(response.Body)
+	if response.StatusCode != 200 || string(body) != "ok" {
+		t.Fatalf("%d %q; log %s", response.StatusCode, body, r.log)
+	}
+	// Whatever was asked before the target has been answered by now.
+	for _, seen := range []struct {
+		what string
+		wire *wire
+		want string
+	}{{"token endpoint", token, c.token}, {"CSRF token endpoint", csrf, c.csrf}, {"target", target, c.target}} {
+		if diff := cmp.Diff(seen.want, seen.wire.seen()); diff != "" {
+			t.Errorf("the %s sees (-want +got):\n%s", seen.what, diff)
+		}
+	}
+	if !c.tls {
+		return
+	}
+	if got := <-target.identity; got != c.identity {
+		t.Errorf("the target sees the certificate of %q, want %q", got, c.identity)
+	}
+	if c.token != "" {
+		if got := <-token.identity; got != c.tokenID {
+			t.Errorf("the token endpoint sees the certificate of %q, want %q", got, c.tokenID)
+		}
 	}
 }
