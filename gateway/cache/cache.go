@@ -20,12 +20,12 @@ type Fetched[V any] struct {
 	Refresh time.Time
 }
 
-// Options of a Cache.
-type Options struct {
+// Options of a Cache with keys K.
+type Options[K comparable] struct {
 	// Capacity is the number of values kept; the least recently used goes first.
 	Capacity int
-	// Timeout bounds one fetch.
-	Timeout time.Duration
+	// Timeout bounds one fetch for a key.
+	Timeout func(K) time.Duration
 	// Pause is the least time between two failed attempts to refresh a value that still serves.
 	Pause time.Duration
 	// Backoff is how long fetches for a key pause after the second failure in a row; it doubles with each further one, up
@@ -38,7 +38,7 @@ type Options struct {
 
 // Cache keeps values by key. It is safe for concurrent use.
 type Cache[K comparable, V any] struct {
-	options Options
+	options Options[K]
 	ctx     context.Context
 	cancel  context.CancelFunc
 	wg      sync.WaitGroup
@@ -65,7 +65,7 @@ type failure struct {
 }
 
 // New returns an empty Cache. Close it to end what it has under way.
-func New[K comparable, V any](o Options) *Cache[K, V] {
+func New[K comparable, V any](o Options[K]) *Cache[K, V] {
 	values, err := lru.New[K, Fetched[V]](o.Capacity)
 	if err != nil {
 		panic(err) // only for a capacity below one, which is a constant of the program
@@ -125,7 +125,7 @@ func (c *Cache[K, V]) start(key K, fetch func(context.Context) (Fetched[V], erro
 	running := &call[V]{done: make(chan struct{})}
 	c.calls[key] = running
 	c.wg.Go(func() {
-		ctx, cancel := context.WithTimeout(c.ctx, c.options.Timeout)
+		ctx, cancel := context.WithTimeout(c.ctx, c.options.Timeout(key))
 		defer cancel()
 		f, err := fetch(ctx)
 		running.value, running.err = f.Value, err

@@ -17,8 +17,8 @@ import (
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
-func options() cache.Options {
-	return cache.Options{Capacity: 2, Timeout: time.Minute, Pause: 5 * time.Second, Clock: clock.RealClock{}}
+func options() cache.Options[string] {
+	return cache.Options[string]{Capacity: 2, Timeout: func(string) time.Duration { return time.Minute }, Pause: 5 * time.Second, Clock: clock.RealClock{}}
 }
 
 // counter is a fetch that counts, takes a while, and gives values that live an hour and are renewed after half of it.

@@ -10,6 +10,7 @@ import (
 	"encoding/base64"
 	"encoding/binary"
 	"fmt"
+	"time"
 
 	"golang.org/x/net/http/httpguts"
 
@@ -66,8 +67,9 @@ type TokenRequest struct {
 	Identity     *Identity    // only for CredentialsTypeOAuthWithCert
 	Parameters   *Parameters  // more header fields and query parameters of the token request
 	OAuth        OAuth
+	Version      Version // of everything above
 	Trust        Trust
-	Version      Version // of everything above but Trust
+	Timeout      time.Duration // of the request, zero for the default
 }
 
 // Credentials are one API's credentials, checked and parsed. They are immutable.

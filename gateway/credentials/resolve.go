@@ -3,6 +3,7 @@ package credentials
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/application-connector/application-connector/secret"
 )
@@ -44,7 +45,8 @@ type SessionRequest struct {
 	Identity *Identity
 	Trust    Trust
 	Settings CSRF
-	Version  Version // of the credential that stays the same when a token is renewed
+	Timeout  time.Duration // of what it takes, zero for the default
+	Version  Version       // of the credential that stays the same when a token is renewed
 }
 
 // TokenSource obtains bearer tokens.
@@ -93,6 +95,8 @@ type Use struct {
 	CSRF         string
 	CSRFSettings CSRF
 	Trust        Trust
+	// TokenTimeout bounds what it takes to get a token or a session, zero for the default.
+	TokenTimeout time.Duration
 	// External is the Authorization that the caller brought. If it is set, Credentials are not used at all.
 	External secret.Value
 }
@@ -148,7 +152,7 @@ func (v Value) Renewable() bool { return v.session != nil || v.token != "" }
 
 func (u Use) tokenRequest() TokenRequest {
 	t := *u.Credentials.Token
-	t.Trust = u.Trust
+	t.Trust, t.Timeout = u.Trust, u.TokenTimeout
 	return t
 }
 
@@ -158,7 +162,7 @@ func (u Use) sessionRequest(v Value) SessionRequest {
 		// A session belongs to who opened it: a caller with a token of its own gets a session of its own.
 		version = VersionOf("external", u.External.Reveal())
 	}
-	s := SessionRequest{Owner: u.Owner, URL: u.CSRF, Identity: v.Identity, Trust: u.Trust, Settings: u.CSRFSettings, Version: version}
+	s := SessionRequest{Owner: u.Owner, URL: u.CSRF, Identity: v.Identity, Trust: u.Trust, Settings: u.CSRFSettings, Timeout: u.TokenTimeout, Version: version}
 	for _, f := range v.Header {
 		if f.Name == "Authorization" {
 			s.Header = append(s.Header, f)

@@ -36,7 +36,7 @@ const (
 type Options struct {
 	// Transports gives the round tripper for a CSRF token endpoint.
 	Transports func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper
-	// Timeout bounds one call to a CSRF token endpoint.
+	// Timeout bounds the calls to a CSRF token endpoint that a session takes, unless the request for one has its own.
 	Timeout time.Duration
 	Clock   clock.PassiveClock
 	// Fetched is told of each call to a CSRF token endpoint, and whether it failed. May be nil.
@@ -57,10 +57,11 @@ type key struct {
 	url      string
 	trust    credentials.Trust
 	settings credentials.CSRF
+	timeout  time.Duration
 }
 
 func keyOf(r credentials.SessionRequest) key {
-	return key{r.Owner, r.Version, r.URL, r.Trust, r.Settings}
+	return key{r.Owner, r.Version, r.URL, r.Trust, r.Settings, r.Timeout}
 }
 
 // New returns a Manager without sessions. Close it to end what it has under way.
@@ -68,7 +69,8 @@ func New(o Options) *Manager {
 	if o.Fetched == nil {
 		o.Fetched = func(error) {}
 	}
-	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: pause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
+	timeout := func(k key) time.Duration { return cmp.Or(k.timeout, o.Timeout) }
+	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options[key]{Capacity: capacity, Timeout: timeout, Pause: pause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
 }
 
 // Len is the number of sessions kept.

@@ -131,6 +131,36 @@ func TestEachTimeOutOfAnAPIEndsItsCalls(t *testing.T) {
 	}
 }
 
+func TestTheTimeForATokenIsThatOfTheAPIWhetherLessOrMoreThanTheGateways(t *testing.T) {
+	r := newRig(t, timeouts{target: 300 * time.Millisecond, request: generous})
+	target := r.target(func(w http.ResponseWriter, q *http.Request) { io.WriteString(w, q.Header.Get("Authorization")) })
+	slow := r.target(func(w http.ResponseWriter, q *http.Request) {
+		select {
+		case <-time.After(time.Second): // how slow it is, is what is tested
+		case <-q.Context().Done():
+		}
+		w.Header().Set("X-Csrf-Token", "csrf")
+		io.WriteString(w, `{"access_token":"t"}`)
+	})
+	r.secret("s", "clientId", "c", "clientSecret", "s")
+	r.secret("basic", "username", "u", "password", "p")
+	for name, c := range map[string]struct {
+		token v1alpha1.Duration
+		ok    bool
+	}{"less": {"50ms", false}, "as ever": {"", false}, "more": {"30s", true}} {
+		name = strings.ReplaceAll(name, " ", "-")
+		r.application(name, settings(v1alpha1.TargetSettings{Timeouts: &v1alpha1.TimeoutSettings{Token: c.token}}),
+			entryWith("oauth", target.URL, "OAuth", "s", slow.URL), entryCSRF(entryWith("csrf", target.URL, "Basic", "basic", ""), slow.URL))
+		for service, reason := range map[string]string{"oauth": "TokenUnavailable", "csrf": "CSRFTokenUnavailable"} {
+			if a := r.get("/" + name + "/" + service); c.ok {
+				a.want(t, 200, "")
+			} else {
+				a.want(t, 502, reason)
+			}
+		}
+	}
+}
+
 func TestMoreCallsThanAnAPITakesAreRefusedAndSayWhenToComeBack(t *testing.T) {
 	r := newRig(t)
 	arrived, finish := make(chan struct{}), make(chan struct{})

@@ -46,7 +46,7 @@ type Route struct {
 func (r *Route) Use() credentials.Use {
 	return credentials.Use{
 		Owner:       credentials.Owner{Application: r.Application, Service: r.Service, Entry: r.Entry},
-		Credentials: r.Credentials, CSRF: r.CSRF, CSRFSettings: r.Settings.CSRF, Trust: r.Trust,
+		Credentials: r.Credentials, CSRF: r.CSRF, CSRFSettings: r.Settings.CSRF, Trust: r.Trust, TokenTimeout: r.Settings.Timeouts.Token,
 	}
 }
 

@@ -39,7 +39,7 @@ type Settings struct {
 }
 
 // Timeouts of calls; zero is for the process's.
-type Timeouts struct{ Connect, Header, Idle, Total time.Duration }
+type Timeouts struct{ Connect, Header, Idle, Total, Token time.Duration }
 
 // Problem is a setting that cannot be used.
 type Problem struct {
@@ -69,7 +69,7 @@ func Parse(own, all *v1alpha1.TargetSettings, kind string, secrets Source) (*Set
 		t := from.Timeouts
 		p.settings.Timeouts = Timeouts{
 			Connect: p.duration(t.Connect, path+".timeouts.connect"), Header: p.duration(t.Header, path+".timeouts.header"),
-			Idle: p.duration(t.Idle, path+".timeouts.idle"), Total: p.duration(t.Total, path+".timeouts.total"),
+			Idle: p.duration(t.Idle, path+".timeouts.idle"), Total: p.duration(t.Total, path+".timeouts.total"), Token: p.duration(t.Token, path+".timeouts.token"),
 		}
 	}
 	p.limits(own, all)

@@ -40,14 +40,14 @@ func TestSettingsOfAnAPIStandInPlaceOfThoseForAllBlockByBlock(t *testing.T) {
 		MaxConcurrent: 7, CircuitBreaker: &v1alpha1.CircuitBreaker{Failures: 3, Pause: "1m30s"},
 	}
 	own := &v1alpha1.TargetSettings{
-		Target: "a/b", Timeouts: &v1alpha1.TimeoutSettings{Header: "1.5s", Idle: "500ms"}, RateLimit: &v1alpha1.RateLimit{Requests: 5},
+		Target: "a/b", Timeouts: &v1alpha1.TimeoutSettings{Header: "1.5s", Idle: "500ms", Token: "3s"}, RateLimit: &v1alpha1.RateLimit{Requests: 5},
 		OAuth: &v1alpha1.OAuthSettings{ClientAuthentication: "Header", Scopes: []string{"x", "y"}, Audience: "aud", Parameters: map[string]v1alpha1.OAuthParameter{"resource": "r"}},
 		CSRF:  &v1alpha1.CSRFSettings{Method: "HEAD", RequestHeader: "x-token", Lifetime: "1h"},
 	}
 	got, problems := settings.Parse(own, all, "OAuth", none)
 	want := &settings.Settings{
 		Trust:    credentials.Trust{CA: pem, MinVersion: tls.VersionTLS13},
-		Timeouts: settings.Timeouts{Header: 1500 * time.Millisecond, Idle: 500 * time.Millisecond},
+		Timeouts: settings.Timeouts{Header: 1500 * time.Millisecond, Idle: 500 * time.Millisecond, Token: 3 * time.Second},
 		Limits:   limits.Spec{Concurrent: 7, Rate: limits.Rate{Requests: 5, Per: time.Second, Burst: 5}, Breaker: limits.Breaker{Failures: 3, Pause: 90 * time.Second}},
 		OAuth:    credentials.OAuth{OnlyHeader: true, Form: map[string]string{"scope": "x y", "audience": "aud", "resource": "r"}},
 		CSRF:     credentials.CSRF{Method: "HEAD", RequestHeader: "X-Token", Lifetime: time.Hour},
@@ -82,8 +82,8 @@ func TestASettingThatCannotBeUsedIsNamedWithWhatWouldBeRight(t *testing.T) {
 		"one of two is cut off":       {own: v1alpha1.TargetSettings{TLS: &v1alpha1.TLSSettings{CABundle: pem + broken[:30]}}, want: []string{"tls.caBundle: holds blocks that cannot be read" + pemWanted}},
 		"two sources, an old version": {own: v1alpha1.TargetSettings{TLS: &v1alpha1.TLSSettings{CABundle: pem, CASecretName: "good", MinVersion: "1.1"}},
 			want: []string{`tls.minVersion: "1.1" is not a version: use 1.2 or 1.3`, "tls: caBundle and caSecretName: give one of them"}},
-		"times": {own: v1alpha1.TargetSettings{Timeouts: &v1alpha1.TimeoutSettings{Connect: "5", Header: "0s", Idle: "-1s", Total: "25h"}},
-			want: []string{`timeouts.connect: "5" is not a time from 1ms to 24h, such as 10s`, `timeouts.header: "0s" is not a time from 1ms to 24h, such as 10s`, `timeouts.idle: "-1s" is not a time from 1ms to 24h, such as 10s`, `timeouts.total: "25h" is not a time from 1ms to 24h, such as 10s`}},
+		"times": {own: v1alpha1.TargetSettings{Timeouts: &v1alpha1.TimeoutSettings{Connect: "5", Header: "0s", Idle: "-1s", Total: "25h", Token: "1"}},
+			want: []string{`timeouts.connect: "5" is not a time from 1ms to 24h, such as 10s`, `timeouts.header: "0s" is not a time from 1ms to 24h, such as 10s`, `timeouts.idle: "-1s" is not a time from 1ms to 24h, such as 10s`, `timeouts.total: "25h" is not a time from 1ms to 24h, such as 10s`, `timeouts.token: "1" is not a time from 1ms to 24h, such as 10s`}},
 		"numbers": {own: v1alpha1.TargetSettings{MaxConcurrent: -1, RateLimit: &v1alpha1.RateLimit{Burst: -1, Per: "x"}, CircuitBreaker: &v1alpha1.CircuitBreaker{}},
 			want: []string{"maxConcurrent: -1 is not a number from 1 on", `rateLimit.per: "x" is not a time from 1ms to 24h, such as 10s`, "rateLimit.requests: 0 is not a number from 1 on", "rateLimit.burst: -1 is not a number from 1 on", "circuitBreaker.failures: 0 is not a number from 1 on", "circuitBreaker.pause: is missing: use a time such as 30s"}},
 		"OAuth for Basic": {kind: "Basic", own: v1alpha1.TargetSettings{OAuth: &v1alpha1.OAuthSettings{}}, want: []string{`oauth: the API's credentials are of type "Basic": leave it out, or use credentials of type OAuth or OAuthWithCert`}},

@@ -3,6 +3,7 @@
 package tokens
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -44,7 +45,7 @@ type Transports func(host string, identity *credentials.Identity, trust credenti
 // Options of a Manager.
 type Options struct {
 	Transports Transports
-	// Timeout bounds one call to a token endpoint.
+	// Timeout bounds one call to a token endpoint, unless the request for a token has one of its own.
 	Timeout time.Duration
 	Clock   clock.PassiveClock
 	// Fetched is told of each call to a token endpoint: the kind of credentials, and whether it failed. May be nil.
@@ -59,18 +60,23 @@ type Manager struct {
 	tokens  *cache.Cache[key, secret.Value]
 }
 
-// key holds the version of the whole credential: URL, client, secret or certificate, and more parameters.
+// key holds the version of the whole credential: URL, client, secret or certificate, and more parameters. A request with
+// another time-out is another one: nobody waits for longer than it asked for, nor gives up sooner.
 type key struct {
 	version credentials.Version
 	trust   credentials.Trust
+	timeout time.Duration
 }
+
+func keyOf(r credentials.TokenRequest) key { return key{r.Version, r.Trust, r.Timeout} }
 
 // New returns a Manager without tokens. Close it to end what it has under way.
 func New(o Options) *Manager {
 	if o.Fetched == nil {
 		o.Fetched = func(string, error) {}
 	}
-	return &Manager{options: o, tokens: cache.New[key, secret.Value](cache.Options{Capacity: capacity, Timeout: o.Timeout, Pause: refreshPause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
+	timeout := func(k key) time.Duration { return cmp.Or(k.timeout, o.Timeout) }
+	return &Manager{options: o, tokens: cache.New[key, secret.Value](cache.Options[key]{Capacity: capacity, Timeout: timeout, Pause: refreshPause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
 }
 
 // Len is the number of tokens kept.
@@ -82,7 +88,7 @@ func (m *Manager) Close() { m.tokens.Close() }
 // Token returns a token that is valid for some time yet. However many ask, one call is made. A failure is a
 // *credentials.CallError: status 502, or 500 for CredentialsTypeOAuthWithCert.
 func (m *Manager) Token(ctx context.Context, r credentials.TokenRequest) (secret.Value, error) {
-	return m.tokens.Get(ctx, key{r.Version, r.Trust}, func(ctx context.Context) (cache.Fetched[secret.Value], error) {
+	return m.tokens.Get(ctx, keyOf(r), func(ctx context.Context) (cache.Fetched[secret.Value], error) {
 		f, err := m.fetch(ctx, r)
 		m.options.Fetched(r.Kind, err)
 		return f, err
@@ -91,7 +97,7 @@ func (m *Manager) Token(ctx context.Context, r credentials.TokenRequest) (secret
 
 // Forget drops a token that a target refused, unless it was replaced since.
 func (m *Manager) Forget(r credentials.TokenRequest, token secret.Value) {
-	m.tokens.Forget(key{r.Version, r.Trust}, func(kept secret.Value) bool { return kept == token })
+	m.tokens.Forget(keyOf(r), func(kept secret.Value) bool { return kept == token })
 }
 
 func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.Fetched[secret.Value], error) {

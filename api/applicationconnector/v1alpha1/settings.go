@@ -96,6 +96,9 @@ type TimeoutSettings struct {
 	// total bounds the whole call, from its header to the end of the answer, WebSockets included.
 	// +optional
 	Total Duration `json:"total,omitempty"`
+	// token bounds what it takes to get a token, or a CSRF token, for the API.
+	// +optional
+	Token Duration `json:"token,omitempty"`
 }
 
 // RateLimit bounds calls in time.
