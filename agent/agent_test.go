@@ -59,6 +59,12 @@ func TestTheAgentPairsAndSyncs(t *testing.T) {
 	if err := s.client.Get(t.Context(), types.NamespacedName{Name: "mp-shop"}, &app); err != nil {
 		t.Error(err)
 	}
+	if m := app.Spec.CompassMetadata; m == nil || m.ProviderName != "SAP" || !maps.Equal(m.Labels, map[string]string{"applicationType": "shop"}) {
+		t.Errorf("metadata %+v", m)
+	}
+	if v := app.Spec.Services[0].Entries[0].Version; v == nil || v.Value != "1.0.0" {
+		t.Errorf("version of the API: %+v", v)
+	}
 	runtime, err := s.compass.Admin().RuntimeStatus(runtimeID)
 	if err != nil {
 		t.Fatal(err)

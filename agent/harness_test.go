@@ -57,9 +57,9 @@ var seed = compass.Seed{Tenants: []compass.Tenant{{
 	ID:       tenant,
 	Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
 	Applications: []compass.Application{{
-		Name: "Shop", Description: "a shop", ProviderName: "SAP", Formations: []string{"default"},
+		Name: "Shop", Description: "a shop", ProviderName: "SAP", Formations: []string{"default"}, Labels: map[string]any{"applicationType": "shop"},
 		Bundles: []compass.Bundle{{
-			Name: "Orders", APIs: []compass.API{{Name: "Orders API", TargetURL: "https://shop.example.com/orders"}},
+			Name: "Orders", APIs: []compass.API{{Name: "Orders API", TargetURL: "https://shop.example.com/orders", Version: &compass.Version{Value: "1.0.0"}}},
 			Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: canaryText}}},
 		}},
 	}},

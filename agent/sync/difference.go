@@ -1,6 +1,7 @@
 package sync
 
 import (
+	"maps"
 	"slices"
 
 	corev1 "k8s.io/api/core/v1"
@@ -38,7 +39,7 @@ func changes(observed, wanted *v1alpha1.Application) []string {
 
 // sameMetadata ignores the order of client ids: Compass does not promise one.
 func sameMetadata(a, b *v1alpha1.CompassMetadata) bool {
-	return a != nil && b != nil && a.ApplicationID == b.ApplicationID &&
+	return a != nil && b != nil && a.ApplicationID == b.ApplicationID && a.ProviderName == b.ProviderName && maps.Equal(a.Labels, b.Labels) &&
 		slices.Equal(slices.Sorted(slices.Values(a.Authentication.ClientIDs)), slices.Sorted(slices.Values(b.Authentication.ClientIDs)))
 }
 

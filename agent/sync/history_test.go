@@ -45,6 +45,9 @@ func (r inventories) state() director.Snapshot {
 			// Two are the same once they are normalized, and what Director did not normalize is no name in Kubernetes.
 			Name: oneOf(r, "One", "one", "mp-two", "mp-two", "Three!", "mp-a-name-that-is-longer-than-the-part-of-it-in-secrets", strings.Repeat("long", 70)),
 		}
+		if r.oneIn(2) {
+			app.ProviderName, app.Labels = oneOf(r, "", "ACME"), map[string]any{"managed": "false", "size": oneOf[any](r, nil, "s", true, []any{"m", "l"})}
+		}
 		for b := range r.IntN(3) {
 			app.Bundles = append(app.Bundles, r.bundle(fmt.Sprintf("00000000-0000-0000-0000-0000000000%d%d", i, b)))
 		}
@@ -66,16 +69,20 @@ func (r inventories) bundle(id string) director.Bundle {
 		bundle.AuthRequestSchema = new(oneOf(r, "{}", `{"type":"object"}`))
 	}
 	for a := range r.IntN(3) {
-		api := director.API{ID: fmt.Sprint(a), Name: fmt.Sprintf("API %d", a), TargetURL: oneOf(r, "https://t", "https://u")}
+		api := director.API{ID: fmt.Sprint(a), Name: fmt.Sprintf("API %d", a), TargetURL: oneOf(r, "https://t", "https://u"), Description: oneOf(r, "", "d"), Version: r.version()}
 		if r.oneIn(20) {
 			api.TargetURL = ""
 		}
 		bundle.APIs = append(bundle.APIs, api)
 	}
 	for e := range r.IntN(2) {
-		bundle.Events = append(bundle.Events, director.Event{ID: fmt.Sprint("e", e), Name: oneOf(r, "made", "gone")})
+		bundle.Events = append(bundle.Events, director.Event{ID: fmt.Sprint("e", e), Name: oneOf(r, "made", "gone"), Group: oneOf(r, "", "g"), Version: r.version()})
 	}
 	return bundle
+}
+
+func (r inventories) version() director.Version {
+	return oneOf(r, director.Version{}, director.Version{Value: "1"}, director.Version{Value: "2", Deprecated: true})
 }
 
 func (r inventories) auth() *director.Auth {

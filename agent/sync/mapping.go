@@ -63,6 +63,9 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 		secrets: map[string]wantedSecret{},
 		kept:    map[string]bool{},
 	}
+	room := &budget{left: metadataBudget}
+	w.application.Spec.CompassMetadata.ProviderName = room.keep(app.ProviderName)
+	w.application.Spec.CompassMetadata.Labels = room.labels(app.Labels)
 	var unfit, notes []string
 	unfitReason := ""
 	stored := false
@@ -82,8 +85,9 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 		case a.message != "":
 			notes = append(notes, fmt.Sprintf("bundle %q: %s", bundle.Name, a.message))
 		}
-		w.application.Spec.Services = append(w.application.Spec.Services, service(name, bundle, a, gateway))
+		w.application.Spec.Services = append(w.application.Spec.Services, service(name, bundle, a, gateway, room))
 	}
+	room.describeEntries(w.application.Spec.Services, app.Bundles)
 
 	switch {
 	case len(unfit) > 0:
@@ -96,6 +100,9 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 		w.credentialReady = Verdict{metav1.ConditionTrue, ReasonStored, "every credential is in its Secret"}
 	}
 	w.synchronized = Verdict{metav1.ConditionTrue, ReasonUpToDate, "the Application holds what Compass says"}
+	if room.over {
+		w.synchronized.Message += fmt.Sprintf(", but for metadata of its APIs, events and labels beyond %d KiB in all", metadataBudget>>10)
+	}
 	if same := ambiguous(w.application.Spec.Services); len(same) > 0 {
 		w.synchronized = Verdict{metav1.ConditionFalse, ReasonAmbiguousAPIs,
 			"several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: " + list(same)}
@@ -118,7 +125,7 @@ func (w *wanted) addSecrets(application, bundleID string, a access) {
 	}
 }
 
-func service(application string, bundle director.Bundle, a access, gateway string) v1alpha1.Service {
+func service(application string, bundle director.Bundle, a access, gateway string, room *budget) v1alpha1.Service {
 	s := v1alpha1.Service{
 		ID:                        bundle.ID,
 		Name:                      serviceName(bundle.Name, bundle.ID),
@@ -133,6 +140,7 @@ func service(application string, bundle director.Bundle, a access, gateway strin
 			TargetURL:         api.TargetURL,
 			CentralGatewayURL: gatewayURL(gateway, application, bundle.Name, api.Name),
 			Credentials:       *a.entry.DeepCopy(),
+			Version:           room.version(api.Version), Group: room.keep(api.Group),
 		}
 		if a.parameters != nil {
 			entry.RequestParametersSecretName = parametersSecretName(application, bundle.ID)
@@ -140,7 +148,9 @@ func service(application string, bundle director.Bundle, a access, gateway strin
 		s.Entries = append(s.Entries, entry)
 	}
 	for _, event := range bundle.Events {
-		s.Entries = append(s.Entries, v1alpha1.Entry{ID: event.ID, Name: event.Name, Type: v1alpha1.EntryTypeEvents})
+		s.Entries = append(s.Entries, v1alpha1.Entry{
+			ID: event.ID, Name: event.Name, Type: v1alpha1.EntryTypeEvents, Version: room.version(event.Version), Group: room.keep(event.Group),
+		})
 	}
 	return s
 }

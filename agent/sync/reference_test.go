@@ -57,6 +57,7 @@ func TestTheReferenceHoldsTheNumbersOfTheDeletionRule(t *testing.T) {
 		fmt.Sprintf("the first %d do", MaxFailures),
 		fmt.Sprintf("the first %d bytes of the Application's name", secretPrefixLength),
 		fmt.Sprintf("at most %d bytes", maxSegment),
+		fmt.Sprintf("an Application holds %d KiB in all", metadataBudget>>10),
 		fmt.Sprintf("cut to %d bytes", maxLabel),
 		"`" + noDescription + "`", "`" + typePending + "`", "`" + FieldOwner + "`",
 	} {

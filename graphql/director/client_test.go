@@ -88,7 +88,7 @@ func TestEachCallAsksForWhatItSays(t *testing.T) {
 		"runtime labels": {
 			answer:    `{"data":{"runtime":{"labels":{"a":"b","n":7,"l":["x"]}}}}`,
 			call:      func(c *director.Client) (any, error) { return c.RuntimeLabels(t.Context(), runtimeID) },
-			want:      map[string]any{"a": "b", "n": 7.0, "l": []any{"x"}},
+			want:      map[string]any{"a": "b", "n": json.Number("7"), "l": []any{"x"}},
 			operation: "RuntimeLabels", variables: map[string]any{"runtime": runtimeID},
 		},
 		"runtime labels, none": {
@@ -246,7 +246,7 @@ func TestTheRecordedInventoryIsUnderstood(t *testing.T) {
 	first := got.Applications[0]
 	if diff := cmp.Diff(map[string]any{
 		"applicationType": "exp-app", "bool_label": true, "list_label": []any{"a", "b"}, "managed": "false", "name": "mp-commerce-cloud-eu-10",
-		"num_label": 42.0, "obj_label": map[string]any{"k": "v", "n": 1.0}, "scenarios": []any{"exp-formation"}, "str_label": "value",
+		"num_label": json.Number("42"), "obj_label": map[string]any{"k": "v", "n": json.Number("1")}, "scenarios": []any{"exp-formation"}, "str_label": "value",
 	}, first.Labels); diff != "" {
 		t.Errorf("labels (-want +got):\n%s", diff)
 	}

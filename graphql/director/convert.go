@@ -1,6 +1,7 @@
 package director
 
 import (
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,13 +13,16 @@ import (
 	"github.com/application-connector/application-connector/graphql/director/internal/wire"
 )
 
-// decode reads JSON that stands in a field of its own; null and nothing are the zero value.
+// decode reads JSON that stands in a field of its own; null and nothing are the zero value. Numbers of any kind of JSON stay
+// as they were written.
 func decode[T any](raw *json.RawMessage) (T, error) {
 	var out T
 	if raw == nil || len(*raw) == 0 {
 		return out, nil
 	}
-	err := json.Unmarshal(*raw, &out)
+	decoder := json.NewDecoder(bytes.NewReader(*raw))
+	decoder.UseNumber()
+	err := decoder.Decode(&out)
 	return out, err
 }
 

@@ -7,7 +7,7 @@ import "github.com/application-connector/application-connector/secret"
 // Snapshot is what Director says about one runtime at one time. Only a snapshot with Complete set proves that
 // something is absent.
 type Snapshot struct {
-	// RuntimeLabels of the runtime, any JSON value each.
+	// RuntimeLabels of the runtime, any JSON value each; a number is a json.Number.
 	RuntimeLabels map[string]any
 	// Applications in the order of their ids, each id once.
 	Applications []Application
@@ -39,7 +39,8 @@ type Application struct {
 	Name         string `validate:"required"`
 	ProviderName string
 	Description  string
-	Labels       map[string]any
+	// Labels are any JSON value each; a number is a json.Number.
+	Labels map[string]any
 	// AuthIDs are the ids of the system's auths: the common names of its client certificates.
 	AuthIDs []string
 	Bundles []Bundle `validate:"dive"`

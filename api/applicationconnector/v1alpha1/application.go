@@ -132,6 +132,7 @@ type ApplicationSpec struct {
 	// +optional
 	LongDescription string `json:"longDescription"`
 	// compassMetadata is present on an Application that comes from Compass, and only there.
+	// +structType=atomic
 	// +optional
 	CompassMetadata *CompassMetadata `json:"compassMetadata,omitempty"`
 	// services are the groups of APIs and events that the system offers; Compass calls them bundles.
@@ -153,6 +154,13 @@ type CompassMetadata struct {
 	ApplicationID string `json:"applicationId,omitempty"`
 	// authentication says which client certificates belong to the system.
 	Authentication Authentication `json:"authentication"`
+	// providerName names who runs the system, as Director says; absent if it does not.
+	// +optional
+	ProviderName string `json:"providerName,omitempty"`
+	// labels of the system in Director, but for name, managed and scenarios, which every system there has. A value that is
+	// no text stands as its JSON.
+	// +optional
+	Labels map[string]string `json:"labels,omitempty"`
 }
 
 // Authentication lists the identities under which a system sends events.
@@ -236,6 +244,31 @@ type Entry struct {
 	// centralGatewayUrl is the URL under which workloads call the API.
 	// +optional
 	CentralGatewayURL string `json:"centralGatewayUrl"`
+	// description of the API or of the events, for people.
+	// +optional
+	Description string `json:"description,omitempty"`
+	// group to which its source counts the API or the events.
+	// +optional
+	Group string `json:"group,omitempty"`
+	// version of the API or of the events.
+	// +optional
+	Version *Version `json:"version,omitempty"`
+}
+
+// Version of an API or of events, as its source gives it.
+type Version struct {
+	// value is the version, for example 1.2.0.
+	// +optional
+	Value string `json:"value,omitempty"`
+	// deprecated says that another version is to be used.
+	// +optional
+	Deprecated bool `json:"deprecated,omitempty"`
+	// deprecatedSince is since which version it is deprecated.
+	// +optional
+	DeprecatedSince string `json:"deprecatedSince,omitempty"`
+	// forRemoval says that it will be removed.
+	// +optional
+	ForRemoval bool `json:"forRemoval,omitempty"`
 }
 
 // Credentials say how the gateway proves itself to an API. All fields empty means that the API is open.
