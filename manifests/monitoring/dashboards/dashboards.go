@@ -62,12 +62,13 @@ func (b board) build() (dashboard.Dashboard, error) {
 			Type(dashboard.DashboardLinkTypeDashboards).Tags([]string{"application-connector"}).AsDropdown(true).IncludeVars(true).KeepTime(true)).
 		WithVariable(dashboard.NewDatasourceVariableBuilder("datasource").Label("Prometheus").Type("prometheus"))
 	if b.application != "" {
+		// All are those with a name: a call that finds no API has none.
 		builder.WithVariable(dashboard.NewQueryVariableBuilder("application").Label("Application").
 			Query(dashboard.StringOrMap{String: cog.ToPtr("label_values(" + b.application + ", application)")}).
 			Datasource(source).
 			Refresh(dashboard.VariableRefreshOnTimeRangeChanged).
 			Sort(dashboard.VariableSortAlphabeticalAsc).
-			Multi(true).IncludeAll(true).AllValue(".*"))
+			Multi(true).IncludeAll(true).AllValue(".+"))
 	}
 	id := uint32(0)
 	for _, r := range b.rows {

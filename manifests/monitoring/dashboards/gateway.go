@@ -23,7 +23,7 @@ var gateway = board{
 				queries: []query{{`min(central_application_gateway_client_certificate_not_after_timestamp_seconds) - time()`, "ends in"}}},
 		}},
 		{"Calls", []panel{
-			{kind: stack, title: "Calls by Application", about: "All, whatever became of them.", unit: units.RequestsPerSecond, width: 8,
+			{kind: stack, title: "Calls by Application", about: "Whatever became of them. Those that found no API are not among them.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (application) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval]))`, "{{application}}"}}},
 			{kind: stack, title: "Calls by status", about: "The class of the status that callers got.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (code) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval]))`, "{{code}}"}}},
