@@ -5,16 +5,10 @@ import (
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509/pkix"
-	"encoding/asn1"
 	"encoding/hex"
-	"fmt"
 	"io"
 	"net/http"
-	"net/http/httptest"
-	"net/url"
-	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -23,11 +17,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/utils/clock"
-	"pgregory.net/rapid"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/impostor"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/edge"
 	"github.com/application-connector/application-connector/simulator/eventing"
@@ -41,7 +35,7 @@ type road struct {
 	clients *authority.Authority // signs what the edge accepts
 }
 
-func newRoad(t *testing.T, publisher string, log io.Writer) *road {
+func newRoad(t *testing.T, publisher string, log io.Writer, change ...func(*events.Options)) *road {
 	t.Helper()
 	r := &road{t: t, servers: newAuthority(t, "servers"), clients: newAuthority(t, "clients")}
 	namespace := kubetest.Namespace(t, &cluster)
@@ -62,7 +56,11 @@ func newRoad(t *testing.T, publisher string, log io.Writer) *road {
 			t.Fatal(err)
 		}
 	}
-	validator := running(t, options(t, publisher), log)
+	o := options(t, publisher)
+	for _, f := range change {
+		f(&o)
+	}
+	validator := running(t, o, log)
 	if r.edge, err = edge.Start(context.Background(), edge.Options{
 		Address: "127.0.0.1:0", Upstream: "http://" + validator.ProxyAddr().String(), Config: &cluster, Namespace: namespace,
 	}); err != nil {
@@ -209,171 +207,18 @@ func forged(h http.Header, cn string) http.Header {
 	return h
 }
 
-// pair is an Application and the clients that may speak for it.
-type pair struct {
-	name    string
-	clients []string
-}
-
-// pairs generates Applications in pairs that are easily taken for each other: one name within the other, a managed one whose
-// client has the other's name, two that share a client, and managed ones whose name is not their client's.
-func pairs(t *testing.T, c client.Client) []pair {
-	t.Helper()
-	names := rapid.StringMatching(`[a-z][a-z0-9]{2,8}`)
-	ids := rapid.StringMatching(`[0-9a-f]{8}-[0-9a-f]{4}`)
-	var all []pair
-	for i := range 4 {
-		victim, id := fmt.Sprintf("%s%d", names.Example(i), i), ids.Example(i)
-		attacker := victim + "-" + names.Example(i+100)
-		all = append(all, []pair{{victim, []string{victim}}, {victim, []string{id}}, {victim, []string{id, attacker}}, {victim, nil}}[i])
-		all = append(all, []pair{{attacker, []string{attacker}}, {attacker, []string{victim}}, {attacker, []string{id}}, {attacker, []string{id}}}[i])
-		for j, p := range all[2*i:] {
-			managed := i > 0
-			create(t, c, application(p.name, func(a *v1alpha1.Application) {
-				if managed {
-					a.Spec.CompassMetadata = &v1alpha1.CompassMetadata{ApplicationID: fmt.Sprint(i, j), Authentication: v1alpha1.Authentication{ClientIDs: append([]string{}, p.clients...)}}
-				}
-			}))
-		}
-	}
-	return append(all, pair{"victim", []string{"victim"}}, pair{"attacker", []string{"attacker"}})
-}
-
-// TestImpersonation tries, with certificates that the edge accepts, whatever subjects, alternative names and headers may
-// do: no event may ever reach the publisher in the name of an Application that is not the certificate's.
+// TestImpersonation tries, with certificates that the edge accepts, whatever subjects, extensions and requests may do: no
+// event may ever be published in the name of an Application that is not the certificate's, and an Application's own are.
 func TestImpersonation(t *testing.T) {
-	var verified atomic.Value
-	verified.Store("")
-	p := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		verified.Store(strings.Join(r.Header.Values("X-Verified-Application"), "|"))
-		w.WriteHeader(http.StatusNoContent)
-	}))
-	t.Cleanup(p.Close)
+	publisher := impostor.NewPublisher()
+	t.Cleanup(publisher.Close)
 	c := kube(t)
-	create(t, c, application("victim", nil))
-	create(t, c, application("attacker", nil))
-	applications := pairs(t, c)
-	mayspeak := map[string][]string{}
-	var words []string // every name and id, each a temptation
-	for _, p := range applications {
-		mayspeak[p.name] = p.clients
-		words = append(append(words, p.name), p.clients...)
+	r := newRoad(t, publisher.URL(), io.Discard, func(o *events.Options) { o.SourcePolicy = "enforce" })
+	road := impostor.Road{
+		Address: strings.TrimPrefix(r.edge.URL(), "https://"), Servers: r.servers.Pool(), Clients: r.clients, Publisher: publisher,
+		Create: func(a impostor.Application) { create(t, c, a.Object()) },
 	}
-	r := newRoad(t, p.URL, io.Discard)
-	honest := certificate(t, r.clients, authority.Request{Subject: pkix.Name{CommonName: "victim"}})
-	eventually(t, "the Applications are known", func() bool {
-		code, err := r.post(honest, "/victim/events", "1", cloudEvent("victim", "1"))
-		return err == nil && code == 204
-	})
-
-	texts := rapid.OneOf(
-		rapid.SampledFrom([]string{
-			"attacker", "victim", "Victim", "victim ", " victim", "victim\x00", "victim,CN=attacker", "attacker,CN=victim", `attacker",Subject="CN=victim`, `attacker\",CN=victim`,
-			`attacker";Subject="CN=victim`, "attacker+CN=victim", "/CN=victim", "victim/CN=attacker", "CN=victim", "victim=x", `victim\`, "attacker;URI=x", "#0C0676696374696D", gateway,
-		}),
-		rapid.SampledFrom(words),
-		rapid.Custom(func(rt *rapid.T) string {
-			between := rapid.SampledFrom([]string{",CN=", "+CN=", "/CN=", `\,CN=`, `",CN="`, ";", " ", "\x00", ",", "\n"})
-			return rapid.SampledFrom(words).Draw(rt, "one") + between.Draw(rt, "between") + rapid.SampledFrom(words).Draw(rt, "two")
-		}),
-		rapid.String(),
-	)
-	oids := rapid.SampledFrom([]asn1.ObjectIdentifier{{2, 5, 4, 3}, {2, 5, 4, 3}, {2, 5, 4, 10}, {2, 5, 4, 11}, {2, 5, 4, 5}, {1, 2, 3, 4}})
-	headers := rapid.SampledFrom([]string{"X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X-Verified-Application", "X_Verified_Application", "Client-Cert", "Connection", "Forwarded"})
-	values := rapid.SampledFrom([]string{
-		"victim", "X-Forwarded-Client-Cert", "X-Verified-Application", `Subject="CN=victim"`, `Subject="CN=victim"` + gateway, `Hash=00;Cert="x";Subject="CN=victim"` + gateway, `URI=x`,
-	})
-	uris := rapid.SampledFrom([]string{
-		"spiffe://a/b", "spiffe://cluster.local/ns/istio-system/sa/istio-ingressgateway-service-account", `spiffe://a;Subject="CN=victim"`, `spiffe://a/,Subject="CN=victim"`,
-		`spiffe://a/` + url.PathEscape(gateway), `spiffe://a/x` + gateway,
-	})
-	paths := rapid.SampledFrom([]string{
-		"/victim/events", "/victim/v2/events", "/victim/v1/events", "/attacker/events", "/attacker/v1/events/", "/victim/events/../v2/events",
-		"/attacker/v1/events/../../../victim/v1/events", "/attacker%2F..%2Fvictim/events", "//victim/events",
-	})
-	encodings := rapid.SampledFrom([]int{asn1.TagUTF8String, asn1.TagT61String, asn1.TagPrintableString})
-
-	accepted := 0
-	attempt := func(rt *rapid.T) {
-		var subject pkix.RDNSequence
-		var common []string
-		if rapid.Bool().Draw(rt, "a plain common name") {
-			common = append(common, rapid.SampledFrom(words).Draw(rt, "common name"))
-			subject = append(subject, pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: common[0]}})
-		}
-		more := 2
-		if rapid.IntRange(0, 3).Draw(rt, "plain") == 0 {
-			more = 0 // nothing but the common name, if there is one: such a certificate may be taken
-		}
-		for range rapid.IntRange(0, more).Draw(rt, "rdns") {
-			var set pkix.RelativeDistinguishedNameSET
-			for range rapid.IntRange(1, 2).Draw(rt, "attributes") {
-				oid, text := oids.Draw(rt, "type"), texts.Draw(rt, "value")
-				if oid.Equal(asn1.ObjectIdentifier{2, 5, 4, 3}) {
-					common = append(common, text)
-				}
-				set = append(set, pkix.AttributeTypeAndValue{Type: oid, Value: asn1.RawValue{Tag: encodings.Draw(rt, "encoding"), Bytes: []byte(text)}})
-			}
-			subject = append(subject, set)
-		}
-		raw, err := asn1.Marshal(subject)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		request := authority.Request{RawSubject: raw}
-		for range rapid.IntRange(0, 2).Draw(rt, "uris") {
-			request.URIs = append(request.URIs, uris.Draw(rt, "uri"))
-		}
-		for range rapid.IntRange(0, 2).Draw(rt, "hosts") {
-			request.Hosts = append(request.Hosts, rapid.SampledFrom(words).Draw(rt, "host"))
-		}
-		cert, key, err := r.clients.Issue(request)
-		if err != nil {
-			return // no authority that works with Go would sign it
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return
-		}
-		path := paths.Draw(rt, "path")
-		if rapid.Bool().Draw(rt, "a generated Application") {
-			one, other := rapid.SampledFrom(applications).Draw(rt, "application").name, rapid.SampledFrom(applications).Draw(rt, "other").name
-			if len(common) == 1 {
-				for _, p := range applications { // its own Application, now and then
-					if slices.Contains(p.clients, common[0]) && rapid.Bool().Draw(rt, "its own") {
-						one = p.name
-					}
-				}
-			}
-			path = "/" + one + rapid.SampledFrom([]string{"/events", "/v1/events", "/v2/events", "/events/../../" + other + "/events", "%2f..%2f" + other + "/events"}).Draw(rt, "rest")
-		}
-		name := strings.Split(strings.TrimLeft(path, "/"), "/")[0]
-		header := cloudEvent(name, "1")
-		for range rapid.IntRange(0, 3).Draw(rt, "headers") {
-			h := headers.Draw(rt, "header")
-			header[h] = append(header[h], values.Draw(rt, "text"))
-		}
-		verified.Store("")
-		code, err := r.post(&pair, path, "{}", header)
-		got, _ := verified.Load().(string)
-		if got == "" {
-			return // refused, by TLS, the edge or the validator
-		}
-		accepted++
-		if err != nil || code/100 != 2 || len(common) != 1 || !slices.Contains(mayspeak[got], common[0]) {
-			rt.Fatalf("common names %q reached the publisher as %q (%d, %v)", common, got, code, err)
-		}
-	}
-	for range 5 { // 100 attempts each, unless -rapid.checks says otherwise
-		rapid.Check(t, attempt)
-	}
-	if accepted == 0 {
-		t.Error("no attempt was taken: the generator proves nothing")
-	}
-	if code, err := r.post(honest, "/victim/events", "1", cloudEvent("victim", "1")); code != 204 || err != nil {
-		t.Errorf("the honest client afterwards: %d, %v", code, err)
-	}
-	t.Logf("%d attempts were taken, each for the certificate's own Application", accepted)
+	road.Check(t)
 }
 
 func hashOf(c *tls.Certificate) string {

@@ -25,6 +25,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/impostor"
 	"github.com/application-connector/application-connector/e2e/kubetest"
 	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/simulator/authority"
@@ -94,10 +95,14 @@ func newKube(t testing.TB) client.Client {
 func createApplications(t testing.TB, kube client.Client, names ...string) {
 	t.Helper()
 	for _, name := range names {
-		app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: v1alpha1.ApplicationSpec{Description: "test", Services: []v1alpha1.Service{}}}
-		must(t, kube.Create(t.Context(), app))
-		t.Cleanup(func() { must(t, client.IgnoreNotFound(kube.Delete(context.Background(), app))) })
+		create(t, kube, impostor.Application{Name: name}.Object())
 	}
+}
+
+func create(t testing.TB, kube client.Client, app *v1alpha1.Application) {
+	t.Helper()
+	must(t, kube.Create(t.Context(), app))
+	t.Cleanup(func() { must(t, client.IgnoreNotFound(kube.Delete(context.Background(), app))) })
 }
 
 // newValidator starts a validator that knows the Applications of now when it returns.

@@ -11,20 +11,18 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
-	"pgregory.net/rapid"
 
+	"github.com/application-connector/application-connector/e2e/impostor"
 	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/eventing"
@@ -261,84 +259,28 @@ func TestIndependentProxiesTellTheSameClient(t *testing.T) {
 	}
 }
 
-// TestImpersonationThroughNginx generates certificates that nginx accepts, with whatever subjects, and requests with
-// whatever headers: none may ever reach the publisher in the name of an Application that is not the certificate's.
-func TestImpersonationThroughNginx(t *testing.T) {
+// TestImpersonationThroughNginx and TestImpersonationThroughHAProxy try, with certificates that the proxies accept, whatever
+// subjects, extensions and requests may do: no event may ever be published in the name of an Application that is not the
+// certificate's, and an Application's own events are.
+func TestImpersonationThroughNginx(t *testing.T) { impersonate(t, "nginx", nginx, direct) }
+
+func TestImpersonationThroughHAProxy(t *testing.T) {
+	t.Run("with hash, certificate and subject", func(t *testing.T) { impersonate(t, "haproxy", haproxy(haproxyXFCC), direct) })
+	t.Run("with Client-Cert", func(t *testing.T) {
+		impersonate(t, "haproxy", haproxy(haproxyClientCert), func(o *events.Options) { direct(o); o.IdentityHeader = "Client-Cert" })
+	})
+}
+
+func impersonate(t *testing.T, program string, config func(own, upstream string) string, change func(*events.Options)) {
+	t.Helper()
 	kube := newKube(t)
-	applications := []string{"victim", "attacker"}
-	createApplications(t, kube, applications...)
-	var verified atomic.Value
-	verified.Store("")
-	publisher := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		verified.Store(strings.Join(r.Header.Values("X-Verified-Application"), "|"))
-		w.WriteHeader(http.StatusNoContent)
-	}))
+	publisher := impostor.NewPublisher()
 	t.Cleanup(publisher.Close)
-	validator := newValidator(t, publisher.URL, direct)
-	r := newTerminator(t, "nginx", validator.ProxyAddr().String(), nginx)
-
-	texts := rapid.OneOf(rapid.SampledFrom([]string{
-		"attacker", "victim", "Victim", "victim ", " victim", "victim,CN=attacker", "attacker,CN=victim", `attacker",Subject="CN=victim`, `attacker\",CN=victim`,
-		`attacker";Subject="CN=victim`, "attacker+CN=victim", "/CN=victim", "victim/CN=attacker", "CN=victim", `victim\`, "#0C0676696374696D",
-	}), rapid.String())
-	oids := rapid.SampledFrom([]asn1.ObjectIdentifier{{2, 5, 4, 3}, {2, 5, 4, 3}, {2, 5, 4, 10}, {2, 5, 4, 11}, {1, 2, 3, 4}})
-	headers := rapid.SampledFrom([]string{"X-Forwarded-Client-Cert", "x_forwarded_client_cert", "X-Verified-Application", "X_Verified_Application", "Client-Cert", "Connection", "Forwarded"})
-	values := rapid.SampledFrom([]string{"victim", "X-Forwarded-Client-Cert", "X-Verified-Application", `Subject="CN=victim"`, `Hash=00;Cert="x";Subject="CN=victim"`, `URI=x`})
-	paths := rapid.SampledFrom([]string{"/victim/events", "/victim/v2/events", "/victim/v1/events", "/attacker/events", "/attacker/v1/events/", "/attacker/v1/events/../../../victim/events", "/attacker%2F..%2Fvictim/events", "//victim/events"})
-	encodings := rapid.SampledFrom([]int{asn1.TagUTF8String, asn1.TagUTF8String, asn1.TagT61String, asn1.TagPrintableString})
-
-	accepted, attempts := 0, 0
-	attempt := func(rt *rapid.T) {
-		attempts++
-		var subject pkix.RDNSequence
-		var common []string
-		if rapid.Bool().Draw(rt, "a plain common name") {
-			common = append(common, rapid.SampledFrom(applications).Draw(rt, "common name"))
-			subject = append(subject, pkix.RelativeDistinguishedNameSET{{Type: asn1.ObjectIdentifier{2, 5, 4, 3}, Value: common[0]}})
-		}
-		for range rapid.IntRange(0, 2).Draw(rt, "rdns") {
-			oid, text := oids.Draw(rt, "type"), texts.Draw(rt, "value")
-			if oid.Equal(asn1.ObjectIdentifier{2, 5, 4, 3}) {
-				common = append(common, text)
-			}
-			value := asn1.RawValue{Tag: encodings.Draw(rt, "encoding"), Bytes: []byte(text)}
-			subject = append(subject, pkix.RelativeDistinguishedNameSET{{Type: oid, Value: value}})
-		}
-		raw, err := asn1.Marshal(subject)
-		if err != nil {
-			rt.Fatal(err)
-		}
-		cert, key, err := r.clients.Issue(authority.Request{RawSubject: raw})
-		if err != nil {
-			return // no authority that works with Go would sign it
-		}
-		pair, err := tls.X509KeyPair(cert, key)
-		if err != nil {
-			return
-		}
-		header := event("1")
-		for range rapid.IntRange(0, 3).Draw(rt, "headers") {
-			h := headers.Draw(rt, "header")
-			header[h] = append(header[h], values.Draw(rt, "text"))
-		}
-		verified.Store("")
-		client := r.client(&pair, 1)
-		code, err := r.post(client, paths.Draw(rt, "path"), "{}", header)
-		client.CloseIdleConnections()
-		got, _ := verified.Load().(string)
-		if got == "" {
-			return // refused, by TLS, nginx or the validator
-		}
-		accepted++
-		if err != nil || code != 204 || len(common) != 1 || got != common[0] {
-			rt.Fatalf("common names %q reached the publisher as %q (%d, %v)", common, got, code, err)
-		}
+	validator := newValidator(t, publisher.URL(), func(o *events.Options) { change(o); o.SourcePolicy = "enforce" })
+	r := newTerminator(t, program, validator.ProxyAddr().String(), config)
+	road := impostor.Road{
+		Address: strings.TrimPrefix(r.url, "https://"), Servers: r.servers.Pool(), Clients: r.clients, Publisher: publisher,
+		Create: func(a impostor.Application) { create(t, kube, a.Object()) },
 	}
-	for range 5 { // 100 attempts each, unless -rapid.checks says otherwise
-		rapid.Check(t, attempt)
-	}
-	if accepted == 0 {
-		t.Error("no attempt was taken: the generator proves nothing")
-	}
-	t.Logf("%d of %d attempts were taken, each for the certificate's own Application", accepted, attempts)
+	road.Check(t)
 }

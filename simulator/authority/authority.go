@@ -144,6 +144,8 @@ type Request struct {
 	// Hosts are DNS names and IP addresses of a server, URIs other identities.
 	Hosts []string
 	URIs  []string
+	// Extensions are added as they are, and go before what would be made of Hosts and URIs.
+	Extensions []pkix.Extension
 	// NotBefore and NotAfter default to a minute ago and a year ahead.
 	NotBefore, NotAfter time.Time
 	// Server asks for a server's certificate; else it is a client's.
@@ -161,6 +163,7 @@ func (a *Authority) Issue(r Request) (cert, key []byte, err error) {
 		SerialNumber: serial, Subject: r.Subject, RawSubject: r.RawSubject,
 		NotBefore: now.Add(-skew), NotAfter: now.Add(leafLife),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
+		ExtraExtensions: r.Extensions,
 	}
 	if !r.NotBefore.IsZero() {
 		template.NotBefore = r.NotBefore

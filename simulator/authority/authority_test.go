@@ -5,9 +5,11 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/asn1"
 	"encoding/pem"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -48,6 +50,31 @@ func TestCertificatesHoldWhatWasAskedFor(t *testing.T) {
 		if (err == nil) != fits {
 			t.Errorf("usage %v: %v", usage, err)
 		}
+	}
+}
+
+func TestExtensionsGoIntoACertificateAsTheyAreAndBeforeAlternativeNames(t *testing.T) {
+	a, err := authority.New("a test", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := []pkix.Extension{
+		{Id: asn1.ObjectIdentifier{1, 2, 3}, Value: []byte{5, 0}},
+		{Id: asn1.ObjectIdentifier{2, 5, 29, 17}, Value: []byte{0x30, 3, 0x82, 1, 'x'}},
+	}
+	cert, key, err := a.Issue(authority.Request{Hosts: []string{"localhost"}, Extensions: want})
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := leaf(t, cert, key)
+	var got []pkix.Extension
+	for _, e := range c.Extensions {
+		if e.Id.Equal(want[0].Id) || e.Id.Equal(want[1].Id) {
+			got = append(got, e)
+		}
+	}
+	if d := cmp.Diff(want, got); d != "" || !slices.Equal(c.DNSNames, []string{"x"}) {
+		t.Errorf("hosts %q, extensions (-want +got):\n%s", c.DNSNames, d)
 	}
 }
 
