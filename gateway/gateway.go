@@ -190,7 +190,7 @@ func (g *Gateway) servers() []*http.Server {
 	return servers
 }
 
-// drain lets the two proxy ports finish side by side, then closes the admin port.
+// drain lets the two proxy ports finish side by side, and connections that have left HTTP, then closes the admin port.
 func (g *Gateway) drain(servers []*http.Server) {
 	g.draining.Store(true)
 	g.log.Info("draining", "timeout", drainTimeout)
@@ -207,6 +207,9 @@ func (g *Gateway) drain(servers []*http.Server) {
 		})
 	}
 	wg.Wait()
+	if n := g.engine.Drain(ctx); n > 0 {
+		g.log.Warn("WebSockets, or other connections that had left HTTP, were closed", "connections", n)
+	}
 	_ = admin.Close()
 }
 

@@ -58,14 +58,15 @@ type Options struct {
 
 // Engine carries calls. It is safe for concurrent use.
 type Engine struct {
-	options Options
-	tracer  trace.Tracer
-	proxy   *httputil.ReverseProxy
+	options  Options
+	tracer   trace.Tracer
+	proxy    *httputil.ReverseProxy
+	upgrades *upgrades
 }
 
 // New returns an Engine.
 func New(o Options) *Engine {
-	e := &Engine{options: o, tracer: tracer(o.Tracers)}
+	e := &Engine{options: o, tracer: tracer(o.Tracers), upgrades: newUpgrades()}
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      e,

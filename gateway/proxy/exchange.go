@@ -48,6 +48,7 @@ type exchange struct {
 	query        string      // of the request before the first attempt
 	cookies      []string    // likewise
 	watchdog     watchdog
+	upgrade      *upgrade // nil while the call is HTTP
 	pass         limits.Pass
 }
 
@@ -183,6 +184,8 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body body) (*http.Respo
 	x.targetStatus = response.StatusCode
 	if response.StatusCode == http.StatusSwitchingProtocols {
 		x.watchdog.stop() // the connection now belongs to both ends, for as long as they like
+		x.upgrade = newUpgrade(response)
+		e.upgrades.add(x.upgrade) // before it leaves the server's keeping
 		return response, nil
 	}
 	if limit.Idle > 0 || !pauses(response) {

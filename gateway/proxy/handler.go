@@ -25,7 +25,7 @@ type handler struct {
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{id: requestID(r.Header)}
-	rec := &recorder{ResponseWriter: w}
+	rec := &recorder{ResponseWriter: w, x: x}
 	r, end := h.engine.traceCall(r, rec, x)
 	defer end()
 	done := h.engine.observe(r, rec, x)
@@ -116,6 +116,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		x.refuse(w, SourceCaller, statusClientGone, FailureClientGone, "the caller went away")
 		return
 	}
+	defer h.engine.ended(x)
 	h.engine.proxy.ServeHTTP(w, r)
 }
 

@@ -39,6 +39,7 @@ type rig struct {
 	t        testing.TB
 	services *httptest.Server
 	entries  *httptest.Server
+	engine   *proxy.Engine
 	client   *http.Client // follows no redirects
 	log      *syncBuffer
 	snapshot atomic.Pointer[routes.Snapshot]
@@ -86,6 +87,7 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 		Timeout: limit.target, RequestTimeout: limit.request, Tracers: tracers,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
+	r.engine = engine
 	r.services, r.entries = serve(engine.Services()), serve(engine.Entries())
 	r.client = &http.Client{
 		Transport:     &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100},

@@ -1,7 +1,9 @@
 package proxy
 
 import (
+	"bufio"
 	"log/slog"
+	"net"
 	"net/http"
 	"time"
 )
@@ -26,6 +28,7 @@ type Observer interface {
 // recorder remembers what was answered.
 type recorder struct {
 	http.ResponseWriter
+	x      *exchange
 	status int
 	bytes  int64
 }
@@ -48,7 +51,16 @@ func (r *recorder) Write(p []byte) (int, error) {
 	return n, err
 }
 
-// Unwrap lets http.ResponseController flush, hijack and set deadlines.
+// Hijack implements http.Hijacker for a call that leaves HTTP.
+func (r *recorder) Hijack() (net.Conn, *bufio.ReadWriter, error) {
+	conn, buffer, err := http.NewResponseController(r.ResponseWriter).Hijack()
+	if err == nil && r.x.upgrade != nil {
+		conn = r.x.upgrade.hijack(conn)
+	}
+	return conn, buffer, err
+}
+
+// Unwrap lets http.ResponseController flush and set deadlines.
 func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 
 // observe starts the clock; what it returns writes the access line. Neither path nor query nor any value is in it.
