@@ -95,7 +95,7 @@ func (d countedDirector) Snapshot(ctx context.Context, runtimeID string) (direct
 	return answer, err
 }
 
-func (d countedDirector) SetRuntimeLabel(ctx context.Context, runtimeID, key, value string) error {
+func (d countedDirector) SetRuntimeLabel(ctx context.Context, runtimeID, key string, value any) error {
 	err := d.Director.SetRuntimeLabel(ctx, runtimeID, key, value)
 	d.metrics.Request("setRuntimeLabel", string(graphql.KindOf(err)))
 	return err

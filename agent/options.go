@@ -47,6 +47,8 @@ type Options struct {
 	Guard sync.Guard
 	// EventsURL and ConsoleURL are written to the labels of the runtime.
 	EventsURL, ConsoleURL string
+	// ReportApplications writes the results of syncs to a label of the runtime.
+	ReportApplications bool
 	// ListenAddress is the IP address to listen on; empty means all. Port 0 means any free one.
 	ListenAddress           string
 	HealthPort, MetricsPort int
@@ -122,6 +124,7 @@ var Variables = []Variable{
 	{"APP_PRUNE_GUARD_SPAN", "1h", wantDuration, "time that must lie between the first and the last of these answers", duration(func(o *Options) *time.Duration { return &o.Guard.Span })},
 	{"APP_RUNTIME_EVENTS_URL", "https://gateway.kyma.local", wantURL, "label `runtime_eventServiceUrl` of the runtime", address(func(o *Options) *string { return &o.EventsURL })},
 	{"APP_RUNTIME_CONSOLE_URL", "https://console.kyma.local", wantURL, "label `runtime_consoleUrl` of the runtime", address(func(o *Options) *string { return &o.ConsoleURL })},
+	{"APP_REPORT_APPLICATIONS", "false", wantBool, "report the results of syncs in the label `runtime_applications` of the runtime: see [sync.md](sync.md#reports-to-compass)", boolean(func(o *Options) *bool { return &o.ReportApplications })},
 	{"APP_LISTEN_ADDRESS", "", "an IP address", "address to listen on; all, if empty", func(o *Options, s string) error {
 		if o.ListenAddress = s; s != "" && net.ParseIP(s) == nil {
 			return errors.New("not an IP address")

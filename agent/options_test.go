@@ -55,13 +55,13 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 			"APP_CONTROLLER_SYNC_PERIOD": "1m", "APP_MINIMAL_COMPASS_SYNC_TIME": "2s", "APP_CERT_VALIDITY_RENEWAL_THRESHOLD": "0.5", "APP_CERT_KEY_SIZE": "3072",
 			"APP_COMPASS_CA_FILE": "/ca.pem", "APP_SKIP_APPS_TLS_VERIFY": "true", "APP_CENTRAL_GATEWAY_SERVICE_URL": "http://g:1", "APP_INTEGRATION_NAMESPACE": "n",
 			"APP_PRUNE_GUARD_COUNT": "1", "APP_PRUNE_GUARD_SHARE": "1", "APP_PRUNE_GUARD_CONFIRMATIONS": "7", "APP_PRUNE_GUARD_SPAN": "1m",
-			"APP_RUNTIME_EVENTS_URL": "https://e", "APP_RUNTIME_CONSOLE_URL": "https://c", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "1", "APP_METRICS_PORT": "2",
+			"APP_RUNTIME_EVENTS_URL": "https://e", "APP_RUNTIME_CONSOLE_URL": "https://c", "APP_REPORT_APPLICATIONS": "true", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "1", "APP_METRICS_PORT": "2",
 			"APP_LEADER_ELECTION": "false", "APP_LOG_LEVEL": "debug", "APP_LOG_FORMAT": "text", "APP_GATEWAY_PORT": "9", "APP_QUERY_LOGGING": "true", "APP_METRICS_LOGGING_TIME_INTERVAL": "1h",
 		}, func(o *agent.Options) {
 			*o = agent.Options{
 				ConfigurationSecret: types.NamespacedName{Namespace: "a", Name: "b"}, ClientSecret: types.NamespacedName{Namespace: "c", Name: "d"}, CASecret: types.NamespacedName{Namespace: "e", Name: "f"},
 				SyncPeriod: time.Minute, MinimalSyncTime: 2 * time.Second, RenewalThreshold: 0.5, KeySize: 3072, CompassCAFile: "/ca.pem", SkipAppsTLSVerify: true,
-				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: sync.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
+				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: sync.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ReportApplications: true, ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
 				LogLevel: slog.LevelDebug, LogFormat: "text",
 			}
 		}},

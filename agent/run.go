@@ -253,6 +253,7 @@ func (o Options) reconciler(mgr manager.Manager, c *compass, syncer *sync.Syncer
 			Renewal:       certs.RenewalPolicy{Threshold: o.RenewalThreshold, Floor: 2 * o.MinimalSyncTime},
 			KeySize:       o.KeySize,
 			RuntimeLabels: map[string]string{labelEvents: o.EventsURL, labelConsole: o.ConsoleURL},
+			Report:        o.ReportApplications,
 		},
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Compass: c,
 		Syncer:  applications{syncer, c.metrics},
@@ -274,7 +275,7 @@ func (a applications) Sync(ctx context.Context, snapshot director.Snapshot) (con
 		a.metrics.Failures(r.Reasons)
 	}
 	return connection.Result{
-		Total: r.Total, Synced: r.Synced, Ready: r.Ready, Failed: r.Failed, PendingDeletion: r.PendingDeletion, Failures: r.Failures, PruneBlocked: r.PruneBlocked,
+		Total: r.Total, Synced: r.Synced, Ready: r.Ready, Failed: r.Failed, PendingDeletion: r.PendingDeletion, Failures: r.Failures, NotReady: r.NotReady, PruneBlocked: r.PruneBlocked,
 	}, err
 }
 

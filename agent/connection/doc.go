@@ -46,7 +46,8 @@ type Director interface {
 	// Viewer gives the id of the runtime that the certificate belongs to.
 	Viewer(ctx context.Context) (string, error)
 	Snapshot(ctx context.Context, runtimeID string) (director.Snapshot, error)
-	SetRuntimeLabel(ctx context.Context, runtimeID, key, value string) error
+	// SetRuntimeLabel sets a label to any value that JSON can hold.
+	SetRuntimeLabel(ctx context.Context, runtimeID, key string, value any) error
 }
 
 // Cleaner deletes what a Syncer brought into place.
@@ -64,8 +65,8 @@ type Syncer interface {
 type Result struct {
 	// Total, Synced, Failed and PendingDeletion count Applications; Ready those of Synced that have all credentials.
 	Total, Synced, Ready, Failed, PendingDeletion int
-	// Failures names those that failed.
-	Failures []compassv1alpha1.FailedApplication
+	// Failures names those that failed, NotReady those of Synced that are not of Ready.
+	Failures, NotReady []compassv1alpha1.FailedApplication
 	// PruneBlocked says why Applications were kept that the snapshot does not name; empty if none was.
 	PruneBlocked string
 }

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"math/big"
@@ -43,6 +44,8 @@ type compass struct {
 	// runtimes of which snapshots were asked for; incomplete makes them incomplete.
 	runtimes   []string
 	incomplete bool
+	// reported is the runtime's label connection.ReportLabel, as JSON; empty if there is none.
+	reported string
 	// after, if set, is called when an operation succeeded, before its answer arrives.
 	after func(operation string)
 }
@@ -257,11 +260,32 @@ func (d fakeDirector) Snapshot(_ context.Context, runtimeID string) (director.Sn
 	d.mu.Lock()
 	d.runtimes = append(d.runtimes, runtimeID)
 	d.mu.Unlock()
-	return director.Snapshot{Complete: !d.incomplete}, d.accept("snapshot", nil)
+	snapshot := director.Snapshot{Complete: !d.incomplete, RuntimeLabels: map[string]any{}}
+	if d.reported != "" {
+		var value any
+		if err := json.Unmarshal([]byte(d.reported), &value); err != nil {
+			return director.Snapshot{}, err
+		}
+		snapshot.RuntimeLabels[connection.ReportLabel] = value
+	}
+	return snapshot, d.accept("snapshot", nil)
 }
 
-func (d fakeDirector) SetRuntimeLabel(context.Context, string, string, string) error {
-	return d.accept("label", nil)
+func (d fakeDirector) SetRuntimeLabel(_ context.Context, _, key string, value any) error {
+	if key != connection.ReportLabel {
+		return d.accept("label", nil)
+	}
+	if err := d.accept("report", nil); err != nil {
+		return err
+	}
+	text, err := json.Marshal(value)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.reported = string(text)
+	return nil
 }
 
 // cleaner counts, and fails on demand.

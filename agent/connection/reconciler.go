@@ -39,6 +39,8 @@ type Options struct {
 	NewKey  func(bits int) (*rsa.PrivateKey, error)
 	// RuntimeLabels that the runtime must have in Director.
 	RuntimeLabels map[string]string
+	// Report the results of syncs in the label ReportLabel.
+	Report bool
 }
 
 // Reconciler brings the connection to what it should be. One worker runs it: see Table for what it decides.
@@ -74,6 +76,7 @@ type Reconciler struct {
 	quiet      time.Time     // until when Compass is not called, because the last attempt could not be written down
 	held       *pending      // what Compass issued and the pending Secret could not take; not needed once it did
 	tried      string        // fingerprint of the certificate from the Delegate that was last tried to make current
+	unreported string        // report that Director refused
 	settling   settling      // since the cluster became another runtime
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle

@@ -82,8 +82,10 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 	if renewAt := r.renewAt(v.client.credential); renewAt.Before(v.next) {
 		v.next = latest(renewAt, now.Add(r.Schedule.Floor))
 	}
+	asked := r.report(ctx, v, d, snapshot, result)
+	v.next = latest(v.next, now.Add(min(asked, maxRetryAfter)))
 	r.Log.InfoContext(ctx, "synchronised", "applications", result.Total, "failed", result.Failed, "queries", snapshot.Queries, "took", now.Sub(started))
-	return 0
+	return asked
 }
 
 // recognise asks Director once per process and certificate whose it is: the one-time token may have been that of another

@@ -9,12 +9,14 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 	"github.com/application-connector/application-connector/secret"
 )
@@ -110,6 +112,13 @@ func TestEveryKindOfCredentialsIsStoredAndTakenBack(t *testing.T) {
 				t.Errorf("result %+v", result)
 			}
 			app := c.application("mp-shop")
+			var unready []compassv1alpha1.FailedApplication
+			if reason, is := strings.CutPrefix(test.ready, "False/"); is {
+				unready = append(unready, compassv1alpha1.FailedApplication{ID: test.app.ID, Name: test.app.Name, Reason: reason, Message: meta.FindStatusCondition(app.Status.Conditions, v1alpha1.ConditionCredentialsReady).Message})
+			}
+			if diff := cmp.Diff(unready, result.NotReady); diff != "" || result.Ready+len(unready) != 1 {
+				t.Errorf("result %+v, %s", result, diff)
+			}
 			if got := app.Spec.Services[0].Entries[0].Credentials.Type; got != test.kind {
 				t.Errorf("type %q, want %q", got, test.kind)
 			}

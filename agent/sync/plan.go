@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 	"github.com/application-connector/application-connector/secret"
 )
@@ -100,6 +101,10 @@ type SecretStep struct {
 // Failure is a system that cannot be brought into place; ID and System are its id and its name in Compass.
 type Failure struct {
 	ID, System, Reason, Message string
+}
+
+func (f Failure) told() compassv1alpha1.FailedApplication {
+	return compassv1alpha1.FailedApplication{ID: f.ID, Name: f.System, Reason: f.Reason, Message: f.Message}
 }
 
 // Plan is what the next sync would do, and why. It holds no secret that its String would show.

@@ -55,6 +55,7 @@ func TestTheReferenceHoldsTheNumbersOfTheDeletionRule(t *testing.T) {
 		fmt.Sprintf("over at least %v hour", DefaultGuardSpan.Hours()),
 		fmt.Sprintf("kubectl annotate applications NAME... %s=%s", v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed),
 		fmt.Sprintf("the first %d do", MaxFailures),
+		fmt.Sprintf("each for the first %d by id", MaxFailures),
 		fmt.Sprintf("the first %d bytes of the Application's name", secretPrefixLength),
 		fmt.Sprintf("at most %d bytes", maxSegment),
 		fmt.Sprintf("an Application holds %d KiB in all", metadataBudget>>10),

@@ -71,8 +71,10 @@ type Syncer struct {
 type Result struct {
 	// Total is how many systems Compass named; each of them is either Synced or Failed.
 	Total, Synced, Failed int
-	// Ready is how many of the Synced have every credential that Compass means them to have.
-	Ready int
+	// Ready is how many of the Synced have every credential that Compass means them to have. NotReady are the others, with
+	// the reason of CredentialsReady, in the order of ids, MaxFailures at most.
+	Ready    int
+	NotReady []compassv1alpha1.FailedApplication
 	// Reasons counts the Failed by reason; nil if there are none.
 	Reasons map[string]int
 	// PendingDeletion is how many Applications are kept although Compass does not name them. PruneBlocked says why, and
@@ -153,7 +155,7 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 		concurrency = defaultConcurrency
 	}
 
-	failures, undeleted := map[string]Failure{}, map[string]Failure{}
+	failures, undeleted, unready := map[string]Failure{}, map[string]Failure{}, map[string]Failure{}
 	// absent are the systems whose Application could not be brought into place; one with ambiguous APIs is in place.
 	absent := map[string]bool{}
 	for _, f := range plan.Failures {
@@ -181,8 +183,12 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 				err := a.step(ctx, step)
 				mu.Lock()
 				defer mu.Unlock()
-				if err == nil && step.Synchronized.Status == metav1.ConditionTrue && step.CredentialsReady.Status == metav1.ConditionTrue {
-					result.Ready++
+				if err == nil && step.Synchronized.Status == metav1.ConditionTrue {
+					if step.CredentialsReady.Status == metav1.ConditionTrue {
+						result.Ready++
+					} else {
+						unready[step.ID] = Failure{step.ID, step.System, step.CredentialsReady.Reason, step.CredentialsReady.Message}
+					}
 				}
 				var failed *stepError
 				switch {
@@ -217,9 +223,12 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 		for _, key := range sortedKeys(list) {
 			if f := list[key]; len(result.Failures) < MaxFailures && !listed[f.ID] {
 				listed[f.ID] = true // the status lists each id once
-				result.Failures = append(result.Failures, compassv1alpha1.FailedApplication{ID: f.ID, Name: f.System, Reason: f.Reason, Message: f.Message})
+				result.Failures = append(result.Failures, f.told())
 			}
 		}
+	}
+	for _, id := range sortedKeys(unready)[:min(len(unready), MaxFailures)] {
+		result.NotReady = append(result.NotReady, unready[id].told())
 	}
 	for _, f := range failures {
 		if result.Reasons == nil {

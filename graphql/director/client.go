@@ -63,8 +63,9 @@ func (c *Client) RuntimeLabels(ctx context.Context, runtimeID string) (map[strin
 	return labels, nil
 }
 
-// SetRuntimeLabel sets a label of a runtime. Director admits letters, digits and _ in keys, and no empty value.
-func (c *Client) SetRuntimeLabel(ctx context.Context, runtimeID, key, value string) error {
+// SetRuntimeLabel sets a label of a runtime to any value that JSON can hold. Director admits letters, digits and _ in keys,
+// and no value that is empty, false or null.
+func (c *Client) SetRuntimeLabel(ctx context.Context, runtimeID, key string, value any) error {
 	_, err := query.SetRuntimeLabel(ctx, c.graphql, runtimeID, key, value)
 	return err
 }
