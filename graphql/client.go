@@ -71,7 +71,7 @@ func (c *client) do(ctx context.Context, req *genqlient.Request, resp *genqlient
 
 	hr, err := c.transport.http.Do(r)
 	if err != nil {
-		return fail(kindOfTransport(ctx, err), withoutURL(err))
+		return fail(KindOfTransport(ctx, err), withoutURL(err))
 	}
 	defer func() { _ = hr.Body.Close() }()
 	e.Status = hr.StatusCode
@@ -80,7 +80,7 @@ func (c *client) do(ctx context.Context, req *genqlient.Request, resp *genqlient
 		return fail(TooLarge, fmt.Errorf("more than %d bytes", o.MaxResponseBytes))
 	}
 	if err != nil {
-		kind := kindOfTransport(ctx, err)
+		kind := KindOfTransport(ctx, err)
 		if kind == Unreachable { // it was reached: there is a status
 			kind = Malformed
 		}

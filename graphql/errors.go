@@ -122,9 +122,9 @@ func IsNotFound(err error) bool {
 	return ok && len(e.Errors) == 1 && e.Errors[0].Code == codeNotFound
 }
 
-// alertOf gives the TLS alert that the other side sent (RFC 8446, 6). crypto/tls has it as a number of a type that is
+// Alert gives the TLS alert that the other side sent (RFC 8446, 6). crypto/tls has it as a number of a type that is
 // not exported, within a net.OpError.
-func alertOf(err error) (uint8, bool) {
+func Alert(err error) (uint8, bool) {
 	op, ok := errors.AsType[*net.OpError](err)
 	if !ok || op.Op != "remote error" || op.Err == nil {
 		return 0, false
@@ -147,9 +147,10 @@ const (
 	alertCertificateRequired    = 116
 )
 
-// kindOfTransport says what an error means that came instead of an answer, or in the middle of one.
-func kindOfTransport(ctx context.Context, err error) Kind {
-	if alert, ok := alertOf(err); ok {
+// KindOfTransport says what an error means that came instead of an answer, or in the middle of one. ctx is the caller's: only
+// it can say that the caller gave up.
+func KindOfTransport(ctx context.Context, err error) Kind {
+	if alert, ok := Alert(err); ok {
 		switch alert {
 		case alertCertificateExpired:
 			return CertificateExpired

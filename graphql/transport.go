@@ -166,6 +166,10 @@ func (t *Transport) SetCertificate(c *tls.Certificate) {
 	}
 }
 
+// HTTP is what carries requests now, for programs that look at how connections are made. Who sends by it misses what the
+// clients do: bounds, and errors that say what can be done.
+func (t *Transport) HTTP() *http.Transport { return t.current.Load().http }
+
 // CloseIdleConnections closes the connections that carry no request.
 func (t *Transport) CloseIdleConnections() { t.current.Load().http.CloseIdleConnections() }
 

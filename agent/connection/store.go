@@ -88,6 +88,7 @@ func (n Names) Pending() types.NamespacedName {
 type configuration struct {
 	connectorURL, runtimeID, tenant string
 	token                           secret.Value
+	annotations                     map[string]string
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
@@ -235,7 +236,7 @@ func (s store) configuration(ctx context.Context) (configuration, bool, error) {
 	}
 	return configuration{
 		connectorURL: string(found.Data[keyConnectorURL]), runtimeID: string(found.Data[keyRuntimeID]),
-		tenant: string(found.Data[keyTenant]), token: secret.Value(found.Data[keyToken]),
+		tenant: string(found.Data[keyTenant]), token: secret.Value(found.Data[keyToken]), annotations: found.Annotations,
 	}, true, nil
 }
 

@@ -16,10 +16,10 @@ import (
 	"github.com/spf13/cobra"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
-	"k8s.io/client-go/rest"
 
 	"github.com/application-connector/application-connector/agent"
 	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/cli/kubeconfig"
 	"github.com/application-connector/application-connector/cli/terminal"
 )
 
@@ -111,8 +111,8 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return &Error{exitTrouble, err}
 	}
-	if settings.Kubernetes, err = o.cluster(); err != nil {
-		return trouble("the kubeconfig cannot be used: %w; name a file by --kubeconfig or KUBECONFIG, and a context in it by --context", err)
+	if settings.Kubernetes, err = kubeconfig.Config(o.Config); err != nil {
+		return &Error{exitTrouble, err}
 	}
 	if settings.Kubernetes.Timeout == 0 {
 		settings.Kubernetes.Timeout = readTimeout
@@ -128,20 +128,6 @@ func (o *Options) Run(ctx context.Context) error {
 		return nil
 	}
 	return &Error{exitDifferent, errors.New("the cluster differs from what Compass says")}
-}
-
-// cluster reads the kubeconfig. One that names no cluster is refused: else localhost would be tried.
-func (o *Options) cluster() (*rest.Config, error) {
-	kubeconfig, err := o.Config.ToRawKubeConfigLoader().RawConfig()
-	if err != nil {
-		return nil, err
-	}
-	if len(kubeconfig.Clusters) == 0 && *o.Config.APIServer == "" {
-		if _, err := rest.InClusterConfig(); errors.Is(err, rest.ErrNotInCluster) {
-			return nil, errors.New("it names no cluster")
-		}
-	}
-	return o.Config.ToRESTConfig()
 }
 
 func (o *Options) print(plan sync.Plan) error {

@@ -23,9 +23,9 @@ const (
 	Unknown   Health = "Unknown"
 )
 
-// overdue is how late the agent may be for what it announced before it is taken for dead. It covers a slow answer of
+// Overdue is how late the agent may be for what it announced before it is taken for dead. It covers a slow answer of
 // Compass, a rolling update of the agent, and clocks that differ by a minute or two.
-const overdue = 5 * time.Minute
+const Overdue = 5 * time.Minute
 
 // Report is what "appconn status -o json" prints. Times are in RFC 3339, null when unknown; lists are never null.
 type Report struct {
@@ -169,7 +169,7 @@ func (r *Report) judge(now time.Time) (Health, string) {
 	if c := r.Certificate; c != nil && c.NotAfter != nil && !now.Before(c.NotAfter.Time) {
 		return Unhealthy, fmt.Sprintf("the client certificate expired at %s", c.NotAfter.UTC().Format(time.RFC3339))
 	}
-	if n := r.Sync.Next; n != nil && now.After(n.Add(overdue)) {
+	if n := r.Sync.Next; n != nil && now.After(n.Add(Overdue)) {
 		return Unhealthy, fmt.Sprintf("the agent meant to call Compass at %s and has not: it does not run", n.UTC().Format(time.RFC3339))
 	}
 	if r.Sync.Failed > 0 {

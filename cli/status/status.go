@@ -25,6 +25,7 @@ import (
 
 	appv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/cli/kubeconfig"
 )
 
 const (
@@ -95,27 +96,12 @@ func (o *Options) Validate() error {
 
 // Complete reads the kubeconfig.
 func (o *Options) Complete() error {
-	err := o.named()
-	if err == nil {
-		o.cluster, err = o.Config.ToRESTConfig()
-	}
-	if err != nil {
-		return &Error{Unknown, fmt.Errorf("the kubeconfig cannot be used: %w; name a file by --kubeconfig or KUBECONFIG, and a context in it by --context", err)}
+	var err error
+	if o.cluster, err = kubeconfig.Config(o.Config); err != nil {
+		return &Error{Unknown, err}
 	}
 	o.scheme = runtime.NewScheme()
 	return errors.Join(compassv1alpha1.AddToScheme(o.scheme), appv1alpha1.AddToScheme(o.scheme))
-}
-
-// named makes sure that a cluster is named at all. Else localhost:8080 would be tried, and nobody would know why.
-func (o *Options) named() error {
-	kubeconfig, err := o.Config.ToRawKubeConfigLoader().RawConfig()
-	if err != nil || len(kubeconfig.Clusters) > 0 || *o.Config.APIServer != "" {
-		return err
-	}
-	if _, err := rest.InClusterConfig(); errors.Is(err, rest.ErrNotInCluster) {
-		return errors.New("it names no cluster")
-	}
-	return nil
 }
 
 // NewCommand makes the command. Its error is an *Error whenever the cluster is not healthy or could not be read.

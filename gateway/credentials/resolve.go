@@ -77,6 +77,8 @@ type CallError struct {
 	Reason string
 	// Message is for the caller. It holds no secret and no query string.
 	Message string
+	// Answered is the HTTP status of the endpoint's answer, 0 if there was none.
+	Answered int
 	// Err is the cause, if there is one besides the answer itself.
 	Err error
 }

@@ -107,11 +107,11 @@ func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*cre
 	}
 	printable := credentials.PrintableURL(r.URL)
 	if response.StatusCode != http.StatusOK {
-		return nil, 0, failed(fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, printable), nil)
+		return nil, 0, failed(response.StatusCode, fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, printable), nil)
 	}
 	token := secret.Value(response.Header.Get(r.Settings.Holds()))
 	if token == "" {
-		return nil, 0, failed(fmt.Sprintf("the answer of %s has no header %s", printable, r.Settings.Holds()), nil)
+		return nil, 0, failed(response.StatusCode, fmt.Sprintf("the answer of %s has no header %s", printable, r.Settings.Holds()), nil)
 	}
 	session, served := &credentials.Session{Token: token}, cmp.Or(r.Settings.Lifetime, life)
 	for _, c := range response.Cookies() {
@@ -137,11 +137,11 @@ func (m *Manager) fetch(ctx context.Context, r credentials.SessionRequest) (*cre
 func (m *Manager) ask(ctx context.Context, method string, r credentials.SessionRequest) (*http.Response, error) {
 	printable := credentials.PrintableURL(r.URL)
 	if err := credentials.CheckURL(r.URL); err != nil {
-		return nil, failed(fmt.Sprintf("failed to make a request to '%s'", printable), err)
+		return nil, failed(0, fmt.Sprintf("failed to make a request to '%s'", printable), err)
 	}
 	request, err := http.NewRequestWithContext(ctx, method, r.URL, nil)
 	if err != nil {
-		return nil, failed("failed to create token request", credentials.WithoutURL(err))
+		return nil, failed(0, "failed to create token request", credentials.WithoutURL(err))
 	}
 	request.Header.Set(r.Settings.Carries(), "fetch")
 	request.Header.Set("Accept", "*/*")
@@ -156,16 +156,16 @@ func (m *Manager) ask(ctx context.Context, method string, r credentials.SessionR
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, failed(fmt.Sprintf("failed to make a request to '%s'", printable), credentials.WithoutURL(err))
+		return nil, failed(0, fmt.Sprintf("failed to make a request to '%s'", printable), credentials.WithoutURL(err))
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, drain)) // only the header matters
 	_ = response.Body.Close()
 	return response, nil
 }
 
-func failed(message string, cause error) error {
+func failed(answered int, message string, cause error) error {
 	if cause != nil {
 		message += ": " + cause.Error()
 	}
-	return &credentials.CallError{Status: http.StatusBadGateway, Reason: credentials.FailureCSRF, Message: message, Err: cause}
+	return &credentials.CallError{Status: http.StatusBadGateway, Reason: credentials.FailureCSRF, Message: message, Answered: answered, Err: cause}
 }

@@ -98,7 +98,7 @@ func TestABrokenServiceIsNotAskedForEachCall(t *testing.T) {
 		defer m.Close()
 		for range 100 {
 			var call *credentials.CallError
-			if _, err := m.Session(t.Context(), request); !errors.As(err, &call) || call.Reason != credentials.FailureCSRF || call.Status != 502 {
+			if _, err := m.Session(t.Context(), request); !errors.As(err, &call) || call.Reason != credentials.FailureCSRF || call.Status != 502 || call.Answered != 503 {
 				t.Errorf("%v", err)
 			}
 		}

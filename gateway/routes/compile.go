@@ -258,8 +258,8 @@ func (c *compiler) refuse(r *Route, reason Reason, message, answer string) {
 
 func secretMessage(name, message string) string { return fmt.Sprintf("Secret %s: %s", name, message) }
 
-// secretNames are the Secrets that compile asks for.
-func secretNames(app *v1alpha1.Application) []string {
+// SecretNames are the Secrets that an Application names, as often as it does: what NewSnapshot wants to be given.
+func SecretNames(app *v1alpha1.Application) []string {
 	recorder := &recordingSource{}
 	compile(app, recorder, nil)
 	return recorder.names

@@ -244,7 +244,7 @@ func (w *Watcher) rebuild(ctx context.Context, names []string) {
 			continue
 		}
 		objects[name] = app
-		for _, s := range secretNames(app) {
+		for _, s := range SecretNames(app) {
 			if _, known := w.loaded[s]; !known {
 				wanted[s] = true
 			}
@@ -269,7 +269,7 @@ func (w *Watcher) rebuild(ctx context.Context, names []string) {
 			continue
 		}
 		// An Application that changed in the meantime may name Secrets that were not read: its own event follows.
-		if app, ok := w.Application(ctx, name); ok && w.knows(secretNames(app)) {
+		if app, ok := w.Application(ctx, name); ok && w.knows(SecretNames(app)) {
 			applications[name], objects[name] = true, app
 		}
 	}

@@ -103,7 +103,7 @@ func (m *Manager) Forget(r credentials.TokenRequest, token secret.Value) {
 func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.Fetched[secret.Value], error) {
 	request, err := newRequest(ctx, r)
 	if err != nil {
-		return fail(r, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), err)
+		return fail(r, 0, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), err)
 	}
 	client := http.Client{
 		Transport: m.options.Transports(request.URL.Host, r.Identity, r.Trust),
@@ -112,17 +112,17 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return fail(r, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), credentials.WithoutURL(err))
+		return fail(r, 0, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), credentials.WithoutURL(err))
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit+1))
 	switch {
 	case response.StatusCode != http.StatusOK:
-		return fail(r, fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, credentials.PrintableURL(r.URL)), nil)
+		return fail(r, response.StatusCode, fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, credentials.PrintableURL(r.URL)), nil)
 	case err != nil:
-		return fail(r, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), credentials.WithoutURL(err))
+		return fail(r, response.StatusCode, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), credentials.WithoutURL(err))
 	case len(body) > answerLimit:
-		return fail(r, fmt.Sprintf("failed to read token response body from %s: larger than %d bytes", credentials.PrintableURL(r.URL), answerLimit), nil)
+		return fail(r, response.StatusCode, fmt.Sprintf("failed to read token response body from %s: larger than %d bytes", credentials.PrintableURL(r.URL), answerLimit), nil)
 	}
 	var answer struct {
 		AccessToken string `json:"access_token"`
@@ -130,11 +130,11 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 	}
 	if err := json.Unmarshal(body, &answer); err != nil {
 		// The error of the JSON library can quote the answer, which may hold the token.
-		return fail(r, fmt.Sprintf("failed to unmarshal token response body: the answer of %s is not a JSON object with access_token and a whole number expires_in", credentials.PrintableURL(r.URL)), nil)
+		return fail(r, response.StatusCode, fmt.Sprintf("failed to unmarshal token response body: the answer of %s is not a JSON object with access_token and a whole number expires_in", credentials.PrintableURL(r.URL)), nil)
 	}
 	token := secret.Value(answer.AccessToken)
 	if token == "" || !credentials.ValidHeaderValue(token) {
-		return fail(r, fmt.Sprintf("failed to unmarshal token response body: the answer of %s holds no usable access_token", credentials.PrintableURL(r.URL)), nil)
+		return fail(r, response.StatusCode, fmt.Sprintf("failed to unmarshal token response body: the answer of %s holds no usable access_token", credentials.PrintableURL(r.URL)), nil)
 	}
 	return lifetime(token, m.options.Clock.Now(), answer.ExpiresIn), nil
 }
@@ -200,7 +200,7 @@ func newRequest(ctx context.Context, r credentials.TokenRequest) (*http.Request,
 	return request, nil
 }
 
-func fail(r credentials.TokenRequest, message string, cause error) (cache.Fetched[secret.Value], error) {
+func fail(r credentials.TokenRequest, answered int, message string, cause error) (cache.Fetched[secret.Value], error) {
 	if cause != nil {
 		message += ": " + cause.Error()
 	}
@@ -209,5 +209,5 @@ func fail(r credentials.TokenRequest, message string, cause error) (cache.Fetche
 		// Callers know this case as 500, whatever the cause.
 		status, message = http.StatusInternalServerError, "Failed to get token: Failed to fetch token, possible certificate problem: "+message
 	}
-	return cache.Fetched[secret.Value]{}, &credentials.CallError{Status: status, Reason: credentials.FailureToken, Message: message, Err: cause}
+	return cache.Fetched[secret.Value]{}, &credentials.CallError{Status: status, Reason: credentials.FailureToken, Message: message, Answered: answered, Err: cause}
 }
