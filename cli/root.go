@@ -17,6 +17,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/application-connector/application-connector/cli/diff"
+	"github.com/application-connector/application-connector/cli/doctor"
 	"github.com/application-connector/application-connector/cli/onboard"
 	"github.com/application-connector/application-connector/cli/revoke"
 	"github.com/application-connector/application-connector/cli/status"
@@ -62,7 +63,7 @@ func NewCommand(streams genericiooptions.IOStreams) *cobra.Command {
 	root.SetErr(streams.ErrOut)
 	root.SetFlagErrorFunc(asUsageError)
 	root.AddCommand(
-		diff.NewCommand(streams), status.NewCommand(streams), revoke.NewCommand(streams),
+		diff.NewCommand(streams), doctor.NewCommand(streams), status.NewCommand(streams), revoke.NewCommand(streams),
 		onboard.NewCommand(streams), onboard.NewOffboardCommand(streams), up.NewCommand(streams.Out),
 	)
 	for _, c := range root.Commands() {

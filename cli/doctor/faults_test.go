@@ -1,0 +1,751 @@
+package doctor_test
+
+import (
+	"crypto/tls"
+	"crypto/x509/pkix"
+	"fmt"
+	"io"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/cli/doctor"
+	"github.com/application-connector/application-connector/cli/onboard"
+	"github.com/application-connector/application-connector/simulator/authority"
+	"github.com/application-connector/application-connector/simulator/compass"
+)
+
+// fault is one thing that is wrong, and what the command must say of it.
+type fault struct {
+	name  string
+	plant func(w *world)
+	// args after the flags; w.application stands for shop.
+	args []string
+	// step that must be found, and code, the exit code: 1 if it is 0 here.
+	step string
+	code int
+	// line is the whole line.
+	line string
+}
+
+// directed leads the cluster to another Director, whose agent has not reached it either.
+func directed(url func(w *world) string) func(*world) {
+	return func(w *world) {
+		w.connect(unconnected, func(c *compassv1alpha1.CompassConnection) { c.Spec.ManagementInfo.DirectorURL = url(w) })
+	}
+}
+
+// targeted leads an API elsewhere.
+func targeted(service string, url func(w *world) string) func(*world) {
+	return func(w *world) { w.entry(service, func(e *v1alpha1.Entry) { e.TargetURL = url(w) }) }
+}
+
+// always is an URL that needs nothing of the world.
+func always(url string) func(*world) string { return func(*world) string { return url } }
+
+// condition sets a condition of the CompassConnection.
+func condition(kind string, status metav1.ConditionStatus, reason, message string) func(*compassv1alpha1.CompassConnection) {
+	return func(c *compassv1alpha1.CompassConnection) {
+		c.Status.Conditions = slices.DeleteFunc(c.Status.Conditions, func(c metav1.Condition) bool { return c.Type == kind })
+		c.Status.Conditions = append(c.Status.Conditions, metav1.Condition{Type: kind, Status: status, Reason: reason, Message: message, LastTransitionTime: metav1.Now()})
+	}
+}
+
+var compassFaults = []fault{
+	{
+		name: "the configuration Secret is missing", step: doctor.StepConfiguration,
+		plant: func(w *world) { w.unpair(); w.remove("compass-agent-configuration") },
+		line:  `Configuration: Secret NAMESPACE/compass-agent-configuration is missing; it must hold CONNECTOR_URL, RUNTIME_ID, TENANT and TOKEN; register the cluster by appconn onboard, or write the Secret by hand; if this cluster is to have no Compass, run this command with --standalone`,
+	},
+	{
+		name: "the configuration Secret has no RUNTIME_ID", step: doctor.StepConfiguration,
+		plant: func(w *world) {
+			w.edit("compass-agent-configuration", func(d map[string][]byte) { delete(d, "RUNTIME_ID") })
+		},
+		line: `Configuration: Secret NAMESPACE/compass-agent-configuration has no RUNTIME_ID; write it there: it is the id of this cluster's runtime in Compass`,
+	},
+	{
+		name: "there is no certificate and no token", step: doctor.StepConfiguration,
+		plant: func(w *world) { w.unpair(); w.configure("") },
+		line:  `Configuration: Secret NAMESPACE/compass-agent-configuration has no TOKEN, and the cluster has no client certificate yet; write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "there is no certificate and nothing says where the token is for", step: doctor.StepConfiguration,
+		plant: func(w *world) {
+			w.unpair()
+			w.edit("compass-agent-configuration", func(d map[string][]byte) { delete(d, "CONNECTOR_URL") })
+		},
+		line: `Configuration: Secret NAMESPACE/compass-agent-configuration has no CONNECTOR_URL; write it there: it comes with the token`,
+	},
+	{
+		name: "the one-time token ended before it was used", step: doctor.StepConfiguration,
+		plant: func(w *world) {
+			w.unpair()
+			w.annotate("compass-agent-configuration", onboard.AnnotationExpires, w.now.Add(-time.Minute).UTC().Format(time.RFC3339))
+		},
+		line: `Configuration: the one-time token in Secret NAMESPACE/compass-agent-configuration ended at TIME; write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "the one-time token was tried and refused", step: doctor.StepConfiguration,
+		plant: func(w *world) {
+			w.unpair()
+			w.connect(unconnected, func(c *compassv1alpha1.CompassConnection) {
+				c.Status.State, c.Status.TokenFingerprint = compassv1alpha1.ConnectionFailed, w.tokenFingerprint()
+				c.Status.ConnectionStatus.Error = "Failed to retrieve certificate: refused"
+			})
+		},
+		line: `Configuration: the one-time token in Secret NAMESPACE/compass-agent-configuration was tried, and gave no client certificate: Failed to retrieve certificate: refused; write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "there is no client Secret, and the agent has not used the token", step: doctor.StepClientSecret,
+		plant: func(w *world) { w.unpair() },
+		line:  `ClientSecret: Secret NAMESPACE/cluster-client-certificates is missing: the cluster is not paired with Compass; if the one-time token is good, look at the agent, which uses it within seconds; else write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "the client Secret lacks a key", step: doctor.StepClientSecret,
+		plant: func(w *world) {
+			w.edit("cluster-client-certificates", func(d map[string][]byte) { delete(d, "crtChain") })
+		},
+		line: `ClientSecret: Secret NAMESPACE/cluster-client-certificates cannot be used: data["crtChain"] is missing; start the agent if it does not run: one that ran before the damage mends it; else write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "the private key is not that of the client certificate", step: doctor.StepClientSecret,
+		plant: func(w *world) {
+			_, key, err := w.authority.Issue(authority.Request{})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.edit("cluster-client-certificates", func(d map[string][]byte) { d["key"] = key })
+		},
+		line: `ClientSecret: Secret NAMESPACE/cluster-client-certificates cannot be used: data["crt"]: the certificate is for another key; start the agent if it does not run: one that ran before the damage mends it; else write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "the client certificate is no PEM", step: doctor.StepClientSecret,
+		plant: func(w *world) {
+			w.edit("cluster-client-certificates", func(d map[string][]byte) { d["crt"] = []byte(gibberish) })
+		},
+		line: `ClientSecret: Secret NAMESPACE/cluster-client-certificates cannot be used: data["crt"]: error decoding certificate PEM block: no valid certificates found; start the agent if it does not run: one that ran before the damage mends it; else write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "the client certificate has ended", step: doctor.StepClientCertificate,
+		plant: func(w *world) {
+			w.now = w.now.Add(91 * 24 * time.Hour)
+			w.connect()
+		},
+		line: `ClientCertificate: the client certificate CN=UUID,OU=OrgUnit,O=Org,L=locality,ST=province,C=DE ended at TIME; write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "the clock is behind", step: doctor.StepClientCertificate,
+		plant: func(w *world) {
+			w.now = w.now.Add(-24 * time.Hour)
+			w.connect()
+		},
+		line: `ClientCertificate: the client certificate CN=UUID,OU=OrgUnit,O=Org,L=locality,ST=province,C=DE is valid from TIME only; compare the clocks`,
+	},
+	{
+		name: "the configuration names another runtime than the certificate", step: doctor.StepClientCertificate,
+		plant: func(w *world) {
+			w.annotate("cluster-client-certificates", "compass.kyma-project.io/runtime-id", "another")
+		},
+		line: `ClientCertificate: the client certificate was issued for runtime another and tenant (unknown), Secret NAMESPACE/compass-agent-configuration names runtime RUNTIME and tenant TENANT; write them back, or write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "Compass's host is unknown", step: doctor.StepCompassDNS,
+		plant: directed(always("https://compass.example.com/director/graphql")),
+		line:  `CompassDNS: the name compass.example.com, of Director, does not exist; correct spec.managementInfo.directorUrl of CompassConnection compass-connection, or the DNS`,
+	},
+	{
+		name: "the DNS server fails", step: doctor.StepCompassDNS, code: 2,
+		plant: directed(always("https://broken.example.com/director/graphql")),
+		line:  `CompassDNS: the DNS server gives no answer for broken.example.com, the name of Director; look at the DNS server of this machine, and run it again`,
+	},
+	{
+		name: "Compass has a name of the cluster's network", step: doctor.StepCompassDNS, code: 2,
+		plant: directed(always("https://compass.kyma-system.svc.cluster.local/director/graphql")),
+		line:  `CompassDNS: could not be checked from here, for it may be of the cluster's network: the name compass.kyma-system.svc.cluster.local, of Director, does not exist; run this command in the cluster: see docs/reference/appconn-doctor.md`,
+	},
+	{
+		name: "nothing says where Compass is", step: doctor.StepCompassDNS,
+		plant: func(w *world) { w.disconnect() },
+		line:  `CompassDNS: nothing says where Compass is: neither CompassConnection compass-connection nor Secret NAMESPACE/cluster-client-certificates does; pair the cluster: write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "Compass's URL is not https", step: doctor.StepCompassDNS,
+		plant: directed(always("http://compass.example.com")),
+		line:  `CompassDNS: spec.managementInfo.directorUrl of CompassConnection compass-connection is no https URL; correct spec.managementInfo.directorUrl of CompassConnection compass-connection`,
+	},
+	{
+		name: "Compass's port is closed", step: doctor.StepCompassTCP,
+		plant: directed(func(w *world) string {
+			address := closed(w.t)
+			w.knows(address, "CLOSED")
+			return "https://" + address + "/director/graphql"
+		}),
+		line: `CompassTCP: Director at CLOSED refuses connections; look whether Director runs, whether spec.managementInfo.directorUrl of CompassConnection compass-connection is right, and at what may be on the way: firewalls, proxies, NetworkPolicies`,
+	},
+	{
+		name: "Compass's certificate is of an unknown authority", step: doctor.StepCompassTLS,
+		plant: func(w *world) { w.connect(unconnected); delete(w.env, "APP_COMPASS_CA_FILE") },
+		line:  `CompassTLS: the certificate of Director is of an authority that is not trusted; the chain that it sent: CN=localhost, issued by CN=compass-edge-ca,O=Edge; CN=compass-edge-ca,O=Edge, issued by CN=compass-edge-ca,O=Edge; name the file with its authority by APP_COMPASS_CA_FILE, for the agent and for this command`,
+	},
+	{
+		name: "Compass's certificate is trusted by the agent and not here", step: doctor.StepCompassTLS, code: 2,
+		plant: func(w *world) { delete(w.env, "APP_COMPASS_CA_FILE") },
+		line:  `CompassTLS: could not be checked from here, while the agent is connected: the certificate of Director is of an authority that is not trusted; the chain that it sent: CN=localhost, issued by CN=compass-edge-ca,O=Edge; CN=compass-edge-ca,O=Edge, issued by CN=compass-edge-ca,O=Edge; name the file with its authority by APP_COMPASS_CA_FILE, for the agent and for this command`,
+	},
+	{
+		name: "Compass does not know the authority of the client certificate", step: doctor.StepCompassTLS,
+		plant: func(w *world) {
+			credential := w.credential()
+			w.connect(unconnected)
+			w.put("cluster-client-certificates", credential)
+		},
+		line: `CompassTLS: Director does not accept the client certificate CN=stranger, issued by CN=other authority: TLS alert 48 (unknown certificate authority); if it was renewed or revoked a moment ago, run this again; else write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "there is no TLS where Compass should be", step: doctor.StepCompassTLS,
+		plant: directed(func(w *world) string { return "https://" + hostOf(w.systems.HTTPURL()) }),
+		line:  `CompassTLS: Director at PLAIN does not speak TLS; correct the port or the scheme in spec.managementInfo.directorUrl of CompassConnection compass-connection`,
+	},
+	{
+		name: "the client certificate was revoked", step: doctor.StepDirector,
+		plant: func(w *world) {
+			for _, auth := range w.compass.Admin().SystemAuths(w.runtimeID) {
+				if err := w.compass.Admin().Revoke(auth.ID); err != nil {
+					w.t.Fatal(err)
+				}
+			}
+		},
+		line: `Director: Director does not know who calls: the certificate was revoked, or runtime RUNTIME is not registered any more or is another tenant's, or parts of Compass are down: RuntimeLabels: Ambiguous (HTTP 200, InsufficientScopes 23 at runtime, DIRECTOR/director/graphql, request UUID); if it lasts, write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand; if the runtime is gone, register the cluster by appconn onboard`,
+	},
+	{
+		name: "the runtime is not registered any more", step: doctor.StepDirector,
+		plant: func(w *world) {
+			if err := w.compass.Admin().DeleteRuntime(w.runtimeID); err != nil {
+				w.t.Fatal(err)
+			}
+		},
+		line: `Director: Director does not know who calls: the certificate was revoked, or runtime RUNTIME is not registered any more or is another tenant's, or parts of Compass are down: RuntimeLabels: Ambiguous (HTTP 200, InsufficientScopes 23 at runtime, DIRECTOR/director/graphql, request UUID); if it lasts, write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand; if the runtime is gone, register the cluster by appconn onboard`,
+	},
+	{
+		name: "the certificate is that of another runtime, and nothing in the cluster says so", step: doctor.StepDirector,
+		plant: func(w *world) {
+			w.edit("compass-agent-configuration", func(d map[string][]byte) { d["RUNTIME_ID"] = []byte("another") })
+		},
+		line: `Director: the client certificate is that of runtime RUNTIME, and RUNTIME_ID in Secret NAMESPACE/compass-agent-configuration is another; write RUNTIME into RUNTIME_ID, or write a new one-time token into key TOKEN of Secret NAMESPACE/compass-agent-configuration, by appconn onboard or by hand`,
+	},
+	{
+		name: "Director is down", step: doctor.StepDirector,
+		plant: func(w *world) { w.fault(compass.Fault{Kind: compass.FaultDirectorDown}) },
+		line:  `Director: Director fails: RuntimeLabels: Server (HTTP 502, DIRECTOR/director/graphql, request UUID); ask who runs Compass, by the request's id; nothing is to be done in the cluster`,
+	},
+	{
+		name: "Director asks to be left alone", step: doctor.StepDirector, code: 2,
+		plant: func(w *world) { w.fault(compass.Fault{Kind: compass.FaultRateLimited}) },
+		line:  `Director: Director asks to be left alone: RuntimeLabels: Throttled (HTTP 429, DIRECTOR/director/graphql, request UUID); run it again later`,
+	},
+	{
+		name: "Director does not let the cluster read", step: doctor.StepDirector,
+		plant: func(w *world) { w.fault(compass.Fault{Kind: compass.FaultScopeLost, Scope: "runtime:read"}) },
+		line:  `Director: Director knows the cluster and does not let it read: RuntimeLabels: ScopeMissing (HTTP 200, InsufficientScopes 23 at runtime, DIRECTOR/director/graphql, request UUID); ask who runs Compass`,
+	},
+	{
+		name: "something else answers where Director should be", step: doctor.StepDirector,
+		plant: func(w *world) {
+			cert, key, err := w.authority.Issue(authority.Request{Subject: pkix.Name{CommonName: "this-cluster"}})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.put("cluster-client-certificates", map[string][]byte{certs.ClientKey: key, certs.ClientCertificate: cert, certs.ClientChain: cert})
+			w.env["APP_COMPASS_CA_FILE"] = strings.TrimPrefix(w.flags[0], "--target-ca-file=")
+			directed(func(w *world) string { return w.systems.HTTPSURL() + "/status/404" })(w)
+		},
+		line: `Director: what answers there is not a Director as this program knows it: RuntimeLabels: Invalid (HTTP 404, SYSTEM/status/404, request UUID); look whether spec.managementInfo.directorUrl of CompassConnection compass-connection is Director's, and at what may be on the way`,
+	},
+	{
+		name: "the agent does not run", step: doctor.StepSync,
+		plant: func(w *world) {
+			w.connect(func(c *compassv1alpha1.CompassConnection) {
+				c.Status.NextAttempt = &metav1.Time{Time: w.now.Add(-10 * time.Minute)}
+			})
+		},
+		line: `Sync: the agent meant to call Compass at TIME and has not: it does not run; look at the agent's Pod and its log`,
+	},
+	{
+		name: "the agent waits for somebody", step: doctor.StepSync,
+		plant: func(w *world) {
+			w.connect(condition(compassv1alpha1.ConditionStalled, metav1.ConditionTrue, "TokenNeeded", "write a new one-time token"))
+		},
+		line: `Sync: the agent waits for somebody: write a new one-time token; do what the message says; after that the agent goes on by itself`,
+	},
+	{
+		name: "the sync fails", step: doctor.StepSync,
+		plant: func(w *world) {
+			w.connect(condition(compassv1alpha1.ConditionReady, metav1.ConditionFalse, "SyncFailed", "the cluster did not take it"))
+		},
+		line: `Sync: the agent says: not ready: the cluster did not take it; see what is wrong above; the agent tries again by itself`,
+	},
+	{
+		name: "Applications are kept that Compass does not name", step: doctor.StepSync,
+		plant: func(w *world) {
+			w.connect(condition(compassv1alpha1.ConditionPruneBlocked, metav1.ConditionTrue, "Guarded", "none of the 9 Applications is in Compass any more"))
+		},
+		line: `Sync: Applications are kept that Compass does not name: none of the 9 Applications is in Compass any more; look at the formations of the runtime in Compass; if the systems are really gone, confirm it as the message says`,
+	},
+	{
+		name: "an Application is not as it should be", step: doctor.StepApplications,
+		plant: func(w *world) { w.sell(refusedBySync) },
+		line:  `Applications: Application shop: Synchronized is False: bundles[0].name is missing; run appconn doctor shop`,
+	},
+}
+
+// refusedBySync is an Application of which the agent says that it is not as Compass says.
+func refusedBySync(a *v1alpha1.Application) {
+	a.Spec.CompassMetadata = &v1alpha1.CompassMetadata{ApplicationID: "1", Authentication: v1alpha1.Authentication{ClientIDs: []string{}}}
+	a.Status.Conditions = append(a.Status.Conditions, metav1.Condition{
+		Type: v1alpha1.ConditionSynchronized, Status: metav1.ConditionFalse, Reason: "InvalidData", Message: "bundles[0].name is missing", LastTransitionTime: metav1.Now(),
+	})
+}
+
+var targetFaults = []fault{
+	{
+		name: "the Application's name is misspelt", args: []string{"shpo"}, step: doctor.StepApplication,
+		plant: func(w *world) { w.rename("shop") },
+		line:  `Application of shpo: there is no Application shpo; near to it: shop; correct the name; if it comes from Compass, appconn diff says what the next sync does about it, and its formation in Compass must be the runtime's`,
+	},
+	{
+		name: "there is no such Application", args: []string{"billing"}, step: doctor.StepApplication,
+		plant: func(*world) {},
+		line:  `Application of billing: there is no Application billing, nor any with a name like that, of 1; if it comes from Compass, appconn diff says what the next sync does about it, and its formation in Compass must be the runtime's`,
+	},
+	{
+		name: "the Application is not as Compass says", args: []string{"shop"}, step: doctor.StepApplication,
+		plant: func(w *world) { w.sell(refusedBySync) },
+		line:  `Application of shop: the agent says that Synchronized is False, InvalidData: bundles[0].name is missing; do what the message says, in Compass; the agent takes it over with its next sync`,
+	},
+	{
+		name: "there is no such service", args: []string{"shop/order"}, step: doctor.StepAPI,
+		plant: func(*world) {},
+		line:  `API of shop: the Application has no service order with an API; it has: open, orders, prices, stock, warehouse, sales, maps; correct the name`,
+	},
+	{
+		name: "there is no such API", args: []string{"shop/warehouse/box"}, step: doctor.StepAPI,
+		plant: func(*world) {},
+		line:  `API of shop: service warehouse has no API box; it has: shelves, boxes; correct the name`,
+	},
+	{
+		name: "two APIs go by one address", args: []string{"shop/warehouse/boxes"}, step: doctor.StepAPI,
+		plant: func(w *world) { w.entry("Warehouse", func(e *v1alpha1.Entry) { e.Name = "boxes!" }) },
+		line:  `API of shop: 2 APIs are called shop/warehouse/boxes, so the gateway refuses each: "boxes!" of service "Warehouse" (id Warehouse), "Boxes" of service "Warehouse" (id Warehouse); give the services other displayNames, or the entries other names, in Compass or by hand`,
+	},
+	{
+		name: "the Secret of the credentials is missing", args: []string{"shop/orders"}, step: doctor.StepCredentials,
+		plant: func(w *world) { w.remove("shop-basic") },
+		line:  `Credentials of shop/orders/orders-api: Secret shop-basic, named by credentials.secretName, does not exist; create it in namespace NAMESPACE`,
+	},
+	{
+		name: "the Secret of the credentials lacks a key", args: []string{"shop/orders"}, step: doctor.StepCredentials,
+		plant: func(w *world) { w.put("shop-basic", text("username", "user")) },
+		line:  `Credentials of shop/orders/orders-api: Secret shop-basic: key password is missing; put the right value there`,
+	},
+	{
+		name: "the client certificate of the credentials is no PEM", args: []string{"shop/warehouse/shelves"}, step: doctor.StepCredentials,
+		plant: func(w *world) { w.put("shop-certificate", text("crt", gibberish, "key", gibberish)) },
+		line:  `Credentials of shop/warehouse/shelves: Secret shop-certificate: keys crt and key: tls: failed to find any PEM data in certificate input; put the right value there`,
+	},
+	{
+		name: "the client certificate of the credentials has ended", args: []string{"shop/warehouse/shelves"}, step: doctor.StepCredentials,
+		plant: func(w *world) {
+			cert, key, err := w.systems.IssueClientCertificate(authority.Request{Subject: pkix.Name{CommonName: "this-cluster"}, NotBefore: w.now.Add(-48 * time.Hour), NotAfter: w.now.Add(-time.Hour)})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.put("shop-certificate", map[string][]byte{"crt": cert, "key": key})
+		},
+		line: `Credentials of shop/warehouse/shelves: the client certificate CN=this-cluster in Secret shop-certificate ended at TIME; put a new certificate with its key there`,
+	},
+	{
+		name: "the request parameters are no JSON", args: []string{"shop/maps"}, step: doctor.StepCredentials,
+		plant: func(w *world) { w.put("shop-parameters", text("headers", gibberish)) },
+		line:  `Credentials of shop/maps/maps: Secret shop-parameters: key headers is not a JSON object of lists of strings, such as {"name":["value"]}; put the right value there`,
+	},
+	{
+		name: "the type of the credentials is unknown", args: []string{"shop/orders"}, step: doctor.StepCredentials,
+		plant: func(w *world) { w.entry("Orders", func(e *v1alpha1.Entry) { e.Credentials.Type = "Kerberos" }) },
+		line:  `Credentials of shop/orders/orders-api: credentials.type "Kerberos" is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen; correct it`,
+	},
+	{
+		name: "the Secret of the API's authority has no certificate", args: []string{"shop/open"}, step: doctor.StepCredentials,
+		plant: func(w *world) {
+			w.put("authority", text("ca.crt", gibberish))
+			w.set(v1alpha1.TargetSettings{Target: "*", TLS: &v1alpha1.TLSSettings{CASecretName: "authority"}})
+		},
+		line: `Credentials of shop/open/items: spec.targetSettings["*"].tls.caSecretName: Secret authority: key ca.crt holds no certificate: give certificates in PEM form (-----BEGIN CERTIFICATE-----); correct the field in the Application: it is not Compass's`,
+	},
+	{
+		name: "the Secret of credentials from Compass is missing", args: []string{"shop/orders"}, step: doctor.StepCredentials,
+		plant: func(w *world) {
+			w.sell(func(a *v1alpha1.Application) {
+				a.Spec.CompassMetadata = &v1alpha1.CompassMetadata{ApplicationID: "1", Authentication: v1alpha1.Authentication{ClientIDs: []string{}}}
+			})
+			w.remove("shop-basic")
+		},
+		line: `Credentials of shop/orders/orders-api: Secret shop-basic, named by credentials.secretName, does not exist; look at the agent, which writes it, and at condition CredentialsReady of the Application`,
+	},
+	{
+		name: "the target is no http URL", args: []string{"shop/open"}, step: doctor.StepCredentials,
+		plant: targeted("Open", always("ftp://user:"+gibberish+"@api.example.com")),
+		line:  `Credentials of shop/open/items: targetUrl is not an absolute URL with scheme http or https; correct it`,
+	},
+	{
+		name: "the API's host is unknown", args: []string{"shop/open"}, step: doctor.StepTargetDNS,
+		plant: targeted("Open", always("https://api.example.com/v1")),
+		line:  `TargetDNS of shop/open/items: the name api.example.com, of the API, does not exist; correct targetUrl of the entry, or the DNS`,
+	},
+	{
+		name: "the API is in the cluster", args: []string{"shop/open"}, step: doctor.StepTargetDNS, code: 2,
+		plant: targeted("Open", always("http://stock.backend:8080/v1")),
+		line:  `TargetDNS of shop/open/items: could not be checked from here, for it may be of the cluster's network: the name stock.backend, of the API, does not exist; run this command in the cluster: see docs/reference/appconn-doctor.md`,
+	},
+	{
+		name: "the API refuses connections", args: []string{"shop/open"}, step: doctor.StepTargetTCP,
+		plant: targeted("Open", func(w *world) string {
+			address := closed(w.t)
+			w.knows(address, "CLOSED")
+			return "https://" + address
+		}),
+		line: `TargetTCP of shop/open/items: the API at CLOSED refuses connections; look whether the API runs, whether targetUrl of the entry is right, and at what may be on the way: firewalls, proxies, NetworkPolicies`,
+	},
+	{
+		name: "the gateway would not connect to the API", args: []string{"shop/open"}, step: doctor.StepTargetTCP,
+		plant: func(w *world) { w.flags = w.flags[:1] },
+		line:  `TargetTCP of shop/open/items: the gateway makes no connection to the API at SYSTEM: that is a loopback address; correct targetUrl of the entry or, if that address is meant, set -allowedTargets of the gateway, and --allowed-targets here`,
+	},
+	{
+		name: "the API's certificate is of an unknown authority", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: func(w *world) { w.flags = w.flags[1:] },
+		line:  `TargetTLS of shop/open/items: the certificate of the API is of an authority that is not trusted; the chain that it sent: CN=external systems, issued by CN=systems-servers; put the authority into spec.targetSettings["open/items"].tls of the Application or, if the gateway has it by -targetCAFile, name that file by --target-ca-file`,
+	},
+	{
+		name: "the API's certificate has ended", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: targeted("Open", func(w *world) string { return w.systems.ExpiredURL() + "/api/none" }),
+		line:  `TargetTLS of shop/open/items: the certificate CN=external systems of the API ended at TIME; whoever runs the API must renew it`,
+	},
+	{
+		name: "the API's certificate is for another name", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: targeted("Open", func(w *world) string { return w.secured("OTHER", nil, "api.example.com", "192.0.2.1") }),
+		line:  `TargetTLS of shop/open/items: the certificate of the API is for api.example.com, 192.0.2.1, not for 127.0.0.1; correct the name in targetUrl of the entry, or have the API get a certificate for it`,
+	},
+	{
+		name: "the API demands a client certificate", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: targeted("Open", func(w *world) string { return w.systems.MTLSURL() + "/api/certificate" }),
+		line:  `TargetTLS of shop/open/items: the API demands a client certificate of CN=systems-clients and got none: TLS alert 116 (certificate required); give the entry credentials of type CertificateGen`,
+	},
+	{
+		name: "the API demands the client certificate of its token", args: []string{"shop/stock"}, step: doctor.StepTargetTLS,
+		plant: targeted("Stock", func(w *world) string { return w.systems.MTLSURL() + "/api/oauth-mtls" }),
+		line:  `TargetTLS of shop/stock/stock: the API demands a client certificate of CN=systems-clients and got none: TLS alert 116 (certificate required); set oauth.certificateBound in spec.targetSettings["stock/stock"] of the Application: it has the API get the certificate too`,
+	},
+	{
+		name: "the API does not accept the client certificate", args: []string{"shop/warehouse/shelves"}, step: doctor.StepTargetTLS,
+		plant: func(w *world) {
+			cert, key, err := w.authority.Issue(authority.Request{Subject: pkix.Name{CommonName: "stranger"}})
+			if err != nil {
+				w.t.Fatal(err)
+			}
+			w.put("shop-certificate", map[string][]byte{"crt": cert, "key": key})
+		},
+		line: `TargetTLS of shop/warehouse/shelves: the API does not accept the client certificate CN=stranger, issued by CN=other authority: TLS alert 48 (unknown certificate authority); compare the certificate in Secret shop-certificate with what the API accepts, and correct it`,
+	},
+	{
+		name: "the API speaks TLS 1.1", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: targeted("Open", func(w *world) string {
+			return w.secured("OLD", func(c *tls.Config) { c.MinVersion, c.MaxVersion = tls.VersionTLS10, tls.VersionTLS11 }, "127.0.0.1")
+		}),
+		line: `TargetTLS of shop/open/items: the API refuses the handshake: TLS alert 70 (protocol version not supported); compare the versions of TLS and the ciphers of the API with what is spoken here: TLS 1.2 and newer`,
+	},
+	{
+		name: "the API closes the connection after the client certificate", args: []string{"shop/warehouse/shelves"}, step: doctor.StepTargetTLS,
+		plant: targeted("Warehouse", func(w *world) string {
+			return w.peer("SHY", func(conn net.Conn) {
+				server := tls.Server(conn, &tls.Config{Certificates: []tls.Certificate{w.certificate("127.0.0.1")}, ClientAuth: tls.RequireAnyClientCert, MinVersion: tls.VersionTLS13})
+				if err := server.HandshakeContext(w.t.Context()); err != nil {
+					w.t.Error(err)
+				}
+			})
+		}),
+		line: `TargetTLS of shop/warehouse/shelves: the API closes the connection after it asked for a client certificate and got CN=this-cluster, issued by CN=systems-clients, without an alert; compare the certificate in Secret shop-certificate with what the API accepts, and correct it`,
+	},
+	{
+		name: "the API breaks off the handshake", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: targeted("Open", func(w *world) string {
+			return w.peer("SHY", func(conn net.Conn) { _, _ = conn.Read(make([]byte, 4096)) })
+		}),
+		line: `TargetTLS of shop/open/items: the API breaks off the handshake: EOF; look whether the API is well, and at what may be on the way`,
+	},
+	{
+		name: "the API does not finish the handshake", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: func(w *world) {
+			targeted("Open", func(w *world) string {
+				return w.peer("SILENT", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }) // until the other side gives up
+			})(w)
+			w.set(v1alpha1.TargetSettings{Target: "open/items", Timeouts: &v1alpha1.TimeoutSettings{Connect: "200ms"}})
+		},
+		line: `TargetTLS of shop/open/items: the API does not finish the handshake in time; look whether the API is well, and at what may be on the way`,
+	},
+	{
+		name: "the API speaks no TLS", args: []string{"shop/open"}, step: doctor.StepTargetTLS,
+		plant: targeted("Open", func(w *world) string { return "https://" + hostOf(w.systems.HTTPURL()) }),
+		line:  `TargetTLS of shop/open/items: the API at PLAIN does not speak TLS; correct the port or the scheme in targetUrl of the entry`,
+	},
+	{
+		name: "the token endpoint does not accept the client", args: []string{"shop/prices"}, step: doctor.StepToken,
+		plant: func(w *world) { w.put("shop-oauth", text("clientId", "client", "clientSecret", gibberish)) },
+		line:  `Token of shop/prices/prices: incorrect response code '401' while getting token from https://SYSTEM/oauth/token; correct the credentials in Secret shop-oauth`,
+	},
+	{
+		name: "the token endpoint's host is unknown", args: []string{"shop/prices"}, step: doctor.StepToken,
+		plant: func(w *world) {
+			w.entry("Prices", func(e *v1alpha1.Entry) { e.Credentials.AuthenticationURL = "https://auth.example.com/token" })
+		},
+		line: `Token of shop/prices/prices: the name auth.example.com, of the token endpoint, does not exist; correct credentials.authenticationUrl of the entry, or the DNS`,
+	},
+	{
+		name: "the token endpoint demands a client certificate", args: []string{"shop/prices"}, step: doctor.StepToken,
+		plant: func(w *world) {
+			w.entry("Prices", func(e *v1alpha1.Entry) { e.Credentials.AuthenticationURL = w.systems.MTLSURL() + "/oauth/token" })
+		},
+		line: `Token of shop/prices/prices: the token endpoint demands a client certificate of CN=systems-clients and got none: TLS alert 116 (certificate required); give the entry credentials of type OAuthWithCert`,
+	},
+	{
+		name: "the token endpoint answers by something else than JSON", args: []string{"shop/prices"}, step: doctor.StepToken,
+		plant: func(w *world) {
+			url := w.endpoint("LOGIN", func(rw http.ResponseWriter, _ *http.Request) { fmt.Fprint(rw, "<html>"+gibberish) })
+			w.entry("Prices", func(e *v1alpha1.Entry) { e.Credentials.AuthenticationURL = url + "/login?key=" + gibberish })
+		},
+		line: `Token of shop/prices/prices: failed to unmarshal token response body: the answer of http://LOGIN/login is not a JSON object with access_token and a whole number expires_in; correct credentials.authenticationUrl of the entry, if that is not the token endpoint`,
+	},
+	{
+		name: "the token endpoint is at another path", args: []string{"shop/prices"}, step: doctor.StepToken,
+		plant: func(w *world) {
+			w.entry("Prices", func(e *v1alpha1.Entry) { e.Credentials.AuthenticationURL = w.systems.HTTPSURL() + "/token" })
+		},
+		line: `Token of shop/prices/prices: incorrect response code '404' while getting token from https://SYSTEM/token; correct credentials.authenticationUrl of the entry, if that is not the token endpoint`,
+	},
+	{
+		name: "the token endpoint fails", args: []string{"shop/prices"}, step: doctor.StepToken,
+		plant: func(w *world) {
+			w.entry("Prices", func(e *v1alpha1.Entry) { e.Credentials.AuthenticationURL = w.systems.HTTPSURL() + "/status/503" })
+		},
+		line: `Token of shop/prices/prices: incorrect response code '503' while getting token from https://SYSTEM/status/503; ask those who run the token endpoint`,
+	},
+	{
+		name: "the CSRF token endpoint gives no token", args: []string{"shop/sales"}, step: doctor.StepCSRF,
+		plant: func(w *world) {
+			w.entry("Sales", func(e *v1alpha1.Entry) {
+				e.Credentials.CSRFInfo = &v1alpha1.CSRFInfo{TokenEndpointURL: w.systems.HTTPSURL() + "/api/none"}
+			})
+		},
+		line: `CSRF of shop/sales/sales: the answer of https://SYSTEM/api/none has no header X-Csrf-Token; correct credentials.csrfInfo.tokenEndpointURL of the entry, if that is not the CSRF token endpoint`,
+	},
+	{
+		name: "the CSRF token endpoint does not accept the credentials", args: []string{"shop/sales"}, step: doctor.StepCSRF,
+		plant: func(w *world) { w.put("shop-basic", text("username", "user", "password", gibberish)) },
+		line:  `CSRF of shop/sales/sales: incorrect response code '401' while getting token from https://SYSTEM/api/csrf/; correct the credentials in Secret shop-basic`,
+	},
+	{
+		name: "the API does not accept the password", args: []string{"shop/orders"}, step: doctor.StepAnswer,
+		plant: func(w *world) { w.put("shop-basic", text("username", "user", "password", gibberish)) },
+		line:  `Answer of shop/orders/orders-api: GET https://SYSTEM/api/basic is answered by 401: the API does not accept the credentials of type Basic; correct the credentials in Secret shop-basic`,
+	},
+	{
+		name: "the API does not allow the client of a good token", args: []string{"shop/prices"}, step: doctor.StepAnswer,
+		plant: targeted("Prices", func(w *world) string { return w.systems.HTTPSURL() + "/status/403" }),
+		line:  `Answer of shop/prices/prices: GET https://SYSTEM/status/403 is answered by 403: the API does not accept the credentials of type OAuth; correct the credentials in Secret shop-oauth, or give the client the right to call the API`,
+	},
+	{
+		name: "the API wants credentials where there are none", args: []string{"shop/open"}, step: doctor.StepAnswer,
+		plant: targeted("Open", func(w *world) string { return w.systems.HTTPSURL() + "/api/basic" }),
+		line:  `Answer of shop/open/items: GET https://SYSTEM/api/basic is answered by 401, and the entry names no credentials; add credentials`,
+	},
+	{
+		name: "the API does not accept the API key", args: []string{"shop/maps"}, step: doctor.StepAnswer,
+		plant: func(w *world) {
+			w.put("shop-parameters", text("headers", `{"X-Api-Key":["`+gibberish+`"]}`, "queryParameters", `{"region":["eu"]}`))
+		},
+		line: `Answer of shop/maps/maps: GET https://SYSTEM/api/parameters is answered by 401: the API does not accept the request parameters; correct the values in Secret shop-parameters`,
+	},
+	{
+		name: "the API fails", args: []string{"shop/open"}, step: doctor.StepAnswer,
+		plant: targeted("Open", func(w *world) string { return w.systems.HTTPSURL() + "/status/503" }),
+		line:  `Answer of shop/open/items: GET https://SYSTEM/status/503 is answered by 503; ask those who run the API`,
+	},
+	{
+		name: "the API does not answer in time", args: []string{"shop/open"}, step: doctor.StepAnswer,
+		plant: func(w *world) {
+			targeted("Open", func(w *world) string { return w.systems.HTTPSURL() + "/slow?delay=1h" })(w)
+			w.set(v1alpha1.TargetSettings{Target: "open/items", Timeouts: &v1alpha1.TimeoutSettings{Header: "200ms"}})
+		},
+		line: `Answer of shop/open/items: GET https://SYSTEM/slow is not answered in time; ask those who run the API, or raise timeouts.header in spec.targetSettings["open/items"] of the Application`,
+	},
+	{
+		name: "the API is asked too often", args: []string{"shop/open"}, step: doctor.StepAnswer, code: 2,
+		plant: targeted("Open", func(w *world) string { return w.systems.HTTPSURL() + "/status/429" }),
+		line:  `Answer of shop/open/items: GET https://SYSTEM/status/429 is answered by 429: there were too many calls; run it again later`,
+	},
+	{
+		name: "the gateway does not run", args: []string{"shop/open"}, step: doctor.StepGateway,
+		plant: func(w *world) { w.sell(func(a *v1alpha1.Application) { a.Status.Conditions = nil }) },
+		line:  `Gateway of shop: the gateway has not said anything of the Application: it does not run, or cannot write its condition RoutesReady; if it lasts for more than some seconds, look at the gateway's Pods and their log`,
+	},
+	{
+		name: "the gateway has not seen a change", args: []string{"shop/open"}, step: doctor.StepGateway,
+		plant: func(w *world) {
+			w.sell(func(a *v1alpha1.Application) { a.Status.Conditions[0].ObservedGeneration = 0 })
+		},
+		line: `Gateway of shop: the gateway knows generation 0 of the Application, which is at 1 by now: it does not run, or cannot reach the API server; if it lasts for more than some seconds, look at the gateway's Pods and their log`,
+	},
+	{
+		name: "the gateway may not read a Secret", args: []string{"shop/open"}, step: doctor.StepGateway,
+		plant: func(w *world) {
+			w.sell(func(a *v1alpha1.Application) {
+				c := &a.Status.Conditions[0]
+				c.Status, c.Reason, c.Message = metav1.ConditionFalse, "SecretUnreadable", "Secret shop-basic, named by credentials.secretName, cannot be read: forbidden"
+			})
+		},
+		line: `Gateway of shop: the gateway says that RoutesReady is False, SecretUnreadable: Secret shop-basic, named by credentials.secretName, cannot be read: forbidden; do what the message says`,
+	},
+}
+
+func TestEachPlantedFaultIsFoundAndNamed(t *testing.T) {
+	for _, f := range slices.Concat(compassFaults, targetFaults) {
+		t.Run(f.name, func(t *testing.T) {
+			w := newWorld(t)
+			f.plant(w)
+			args := slices.Clone(f.args)
+			for i := range args {
+				args[i] = w.named(args[i])
+			}
+			r, out := w.report(args...)
+			want := f.code
+			if want == 0 {
+				want = 1
+			}
+			if out.code != want {
+				t.Errorf("exit code %d, want %d", out.code, want)
+			}
+			if out.line != f.line {
+				t.Errorf("got  %s\nwant %s", out.line, f.line)
+			}
+			state := map[int]doctor.State{1: doctor.Wrong, 2: doctor.Unknown}[want]
+			for _, s := range r.Steps {
+				if s.Name == f.step {
+					if s.State != state {
+						t.Errorf("%s is %s", s.Name, s.State)
+					}
+					break
+				}
+				if s.State != doctor.OK && s.State != doctor.Skipped {
+					t.Errorf("%s is %s before it: %s", s.Name, s.State, s.Finding)
+				}
+			}
+			if t.Failed() {
+				t.Log(w.plain(w.examine(args...).stdout))
+			}
+		})
+	}
+}
+
+// secured starts a server with a certificate of the other authority, for names.
+func (w *world) secured(place string, change func(*tls.Config), names ...string) string {
+	w.t.Helper()
+	s := httptest.NewUnstartedServer(http.NotFoundHandler())
+	s.TLS = &tls.Config{Certificates: []tls.Certificate{w.certificate(names...)}}
+	if change != nil {
+		change(s.TLS)
+	}
+	s.StartTLS()
+	w.t.Cleanup(s.Close)
+	w.knows(hostOf(s.URL), place)
+	return s.URL
+}
+
+// certificate is a server's, of the other authority.
+func (w *world) certificate(names ...string) tls.Certificate {
+	w.t.Helper()
+	cert, key, err := w.authority.Issue(authority.Request{Subject: pkix.Name{CommonName: "server"}, Hosts: names, Server: true})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return pair
+}
+
+// peer accepts connections, has each handled and closes it.
+func (w *world) peer(place string, handle func(net.Conn)) string {
+	w.t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	running.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			running.Go(func() {
+				handle(conn)
+				conn.Close()
+			})
+		}
+	})
+	w.t.Cleanup(func() {
+		l.Close()
+		running.Wait()
+	})
+	w.knows(l.Addr().String(), place)
+	return "https://" + l.Addr().String()
+}
+
+// set gives the Application, as it is, settings.
+func (w *world) set(settings v1alpha1.TargetSettings) {
+	w.t.Helper()
+	app := &v1alpha1.Application{}
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Name: w.application}, app); err != nil {
+		w.t.Fatal(err)
+	}
+	app.Spec.TargetSettings = append(app.Spec.TargetSettings, settings)
+	if err := w.client.Update(w.t.Context(), app); err != nil {
+		w.t.Fatal(err)
+	}
+	app.Status.Conditions[0].ObservedGeneration = app.Generation
+	if err := w.client.Status().Update(w.t.Context(), app); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// credential is the content of a client Secret of an authority that Compass does not know.
+func (w *world) credential() map[string][]byte {
+	w.t.Helper()
+	cert, key, err := w.authority.Issue(authority.Request{Subject: pkix.Name{CommonName: "stranger"}})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	return map[string][]byte{certs.ClientKey: key, certs.ClientCertificate: cert, certs.ClientChain: append(slices.Clone(cert), w.authority.CA()...)}
+}

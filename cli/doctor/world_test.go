@@ -1,0 +1,574 @@
+package doctor_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/rsa"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"net/url"
+	"os"
+	"path/filepath"
+	"regexp"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"golang.org/x/net/dns/dnsmessage"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/cli-runtime/pkg/genericiooptions"
+	"k8s.io/client-go/rest"
+	clocktesting "k8s.io/utils/clock/testing"
+	"sigs.k8s.io/controller-runtime/pkg/client"
+
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/cli/doctor"
+	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/graphql"
+	"github.com/application-connector/application-connector/graphql/connector"
+	"github.com/application-connector/application-connector/secret"
+	"github.com/application-connector/application-connector/secret/canary"
+	"github.com/application-connector/application-connector/simulator/authority"
+	"github.com/application-connector/application-connector/simulator/compass"
+	"github.com/application-connector/application-connector/simulator/systems"
+)
+
+var cluster rest.Config
+
+func TestMain(m *testing.M) {
+	nameserver()
+	kubetest.Run(m, &cluster)
+}
+
+// nameserver has every name looked up here that no hosts file knows: names that begin with "broken" fail, all others do not
+// exist.
+func nameserver() {
+	socket, err := net.ListenPacket("udp", "127.0.0.1:0")
+	if err != nil {
+		panic(err)
+	}
+	go func() {
+		buffer := make([]byte, 4096)
+		for {
+			n, from, err := socket.ReadFrom(buffer)
+			if err != nil {
+				return
+			}
+			var query dnsmessage.Message
+			if query.Unpack(buffer[:n]) != nil || len(query.Questions) != 1 {
+				continue
+			}
+			answer := dnsmessage.Message{
+				Header:    dnsmessage.Header{ID: query.ID, Response: true, RecursionAvailable: true, RCode: dnsmessage.RCodeNameError},
+				Questions: query.Questions,
+			}
+			if strings.HasPrefix(query.Questions[0].Name.String(), "broken") {
+				answer.RCode = dnsmessage.RCodeServerFailure
+			}
+			packed, err := answer.Pack()
+			if err != nil {
+				panic(err)
+			}
+			_, _ = socket.WriteTo(packed, from)
+		}
+	}()
+	net.DefaultResolver = &net.Resolver{PreferGo: true, Dial: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "udp", socket.LocalAddr().String())
+	}}
+}
+
+const (
+	tenant = "3e64ebae-38b5-46a0-b1ed-9ccee153a0ae"
+	// What the tests make secret themselves.
+	password     = "canary-password-71c0"
+	clientSecret = "canary-client-secret-71c0"
+	apiKey       = "canary-api-key-71c0"
+	gibberish    = "canary-gibberish-71c0"
+)
+
+// shared is what one test does not break for another.
+var shared = sync.OnceValue(func() *commons {
+	c := &commons{}
+	var err error
+	// They end with the process.
+	if c.compass, err = compass.Start(context.Background(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{ID: tenant}}}}); err != nil {
+		panic(err)
+	}
+	if c.systems, err = systems.Start(context.Background(), systems.Options{
+		Address: "127.0.0.1:0", TLSAddress: "127.0.0.1:0", MTLSAddress: "127.0.0.1:0", ExpiredAddress: "127.0.0.1:0",
+		Credentials: systems.Credentials{Username: "user", Password: password, ClientID: "client", ClientSecret: clientSecret, APIKey: apiKey, Region: "eu"},
+	}); err != nil {
+		panic(err)
+	}
+	if c.key, err = certs.GenerateKey(2048); err != nil {
+		panic(err)
+	}
+	if c.authority, err = authority.New("other authority", nil); err != nil {
+		panic(err)
+	}
+	return c
+})
+
+type commons struct {
+	compass   *compass.Server
+	systems   *systems.Server
+	key       *rsa.PrivateKey
+	authority *authority.Authority
+}
+
+// world is a cluster with all that the command looks at, and all is well in it. Faults are planted by changing it.
+type world struct {
+	*commons
+	t      *testing.T
+	client client.Client
+
+	namespace, runtimeID, application string
+	env                               map[string]string
+	flags                             []string
+	now                               time.Time
+	canaries                          canary.Set
+	// known are texts that differ from run to run, with what stands for them.
+	known []string
+}
+
+func newWorld(t *testing.T) *world {
+	t.Helper()
+	scheme := runtime.NewScheme()
+	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme)); err != nil {
+		t.Fatal(err)
+	}
+	c, err := client.New(&cluster, client.Options{Scheme: scheme})
+	if err != nil {
+		t.Fatal(err)
+	}
+	w := &world{
+		commons: shared(), t: t, client: c, namespace: kubetest.Namespace(t, &cluster), runtimeID: uuid.NewString(),
+		application: "shop-" + uuid.NewString()[:8], now: time.Now(),
+	}
+	dir := t.TempDir()
+	file := func(name string, text []byte) string {
+		path := filepath.Join(dir, name)
+		if err := os.WriteFile(path, text, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	w.env = map[string]string{
+		"APP_AGENT_CONFIGURATION_SECRET": w.namespace + "/compass-agent-configuration", "APP_CLUSTER_CERTIFICATES_SECRET": w.namespace + "/cluster-client-certificates",
+		"APP_INTEGRATION_NAMESPACE": w.namespace, "APP_COMPASS_CA_FILE": file("compass.crt", w.compass.ServerCA()),
+	}
+	w.flags = []string{"--target-ca-file=" + file("systems.crt", append(w.systems.CA(), w.authority.CA()...)), "--allowed-targets=127.0.0.0/8,::1"}
+	for place, url := range map[string]string{
+		"DIRECTOR": w.compass.DirectorURL(), "CONNECTOR": w.compass.TokenURL(), "SYSTEM": w.systems.HTTPSURL(), "PLAIN": w.systems.HTTPURL(),
+		"MUTUAL": w.systems.MTLSURL(), "EXPIRED": w.systems.ExpiredURL(), "CLUSTER": cluster.Host,
+	} {
+		w.knows(hostOf(url), place)
+	}
+	w.knows(w.namespace, "NAMESPACE")
+	w.knows(w.runtimeID, "RUNTIME")
+	w.knows(w.application, "shop")
+	for _, s := range []string{password, clientSecret, apiKey, gibberish} {
+		w.canaries.Add("a secret of the test", s)
+	}
+	if _, err := w.compass.Admin().PutRuntime(tenant, compass.Runtime{ID: w.runtimeID, Name: w.application}); err != nil {
+		t.Fatal(err)
+	}
+	w.pair()
+	w.connect()
+	w.sell()
+	t.Cleanup(func() {
+		for _, o := range []client.Object{&compassv1alpha1.CompassConnection{}, &v1alpha1.Application{}} {
+			if err := w.client.DeleteAllOf(context.Background(), o); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+	return w
+}
+
+// knows has a text that differs from run to run replaced.
+func (w *world) knows(text, place string) { w.known = append(w.known, text, place) }
+
+// pair gets a client certificate from the Connector, and writes the Secrets as the agent would.
+func (w *world) pair() {
+	w.t.Helper()
+	token, err := w.compass.Admin().RuntimeToken(w.runtimeID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	roots, err := graphql.Roots(w.compass.ServerCA())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	transport := graphql.NewTransport(graphql.Options{RootCAs: roots})
+	defer transport.CloseIdleConnections()
+	c := connector.New(transport, token.ConnectorURL)
+	answer, err := c.Configuration(w.t.Context(), secret.Value(token.Token))
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	subject, err := certs.ParseSubject(answer.Subject)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	request, err := certs.NewRequest(w.key, subject)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	issued, err := c.Sign(w.t.Context(), answer.Token, request)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	credential, err := certs.Verify(certs.Issuance{Key: w.key, Subject: subject, Certificate: issued.Certificate, Chain: issued.Chain, CA: issued.CA, Now: w.now})
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	data, err := certs.EncodeClient(credential)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.put("cluster-client-certificates", data)
+	w.configure(token.Token)
+}
+
+// configure writes the configuration Secret.
+func (w *world) configure(token string) {
+	w.t.Helper()
+	w.put("compass-agent-configuration", text("CONNECTOR_URL", w.compass.TokenURL(), "RUNTIME_ID", w.runtimeID, "TENANT", tenant, "TOKEN", token))
+}
+
+// unpair takes the client certificate away, and gives the cluster a fresh token.
+func (w *world) unpair() {
+	w.t.Helper()
+	w.remove("cluster-client-certificates")
+	w.disconnect()
+	token, err := w.compass.Admin().RuntimeToken(w.runtimeID)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.configure(token.Token)
+}
+
+func text(pairs ...string) map[string][]byte {
+	data := map[string][]byte{}
+	for i := 0; i < len(pairs); i += 2 {
+		data[pairs[i]] = []byte(pairs[i+1])
+	}
+	return data
+}
+
+// put writes a Secret, and remembers what is in it as secret.
+func (w *world) put(name string, data map[string][]byte) {
+	w.t.Helper()
+	for key, value := range data {
+		switch key {
+		case "TOKEN", "key", "tls.key", "password", "clientSecret", "headers", "queryParameters":
+			w.canaries.Add("key "+key+" of Secret "+name, string(value))
+		}
+	}
+	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Data: data}
+	err := w.client.Create(w.t.Context(), s.DeepCopy())
+	if err != nil && client.IgnoreAlreadyExists(err) == nil {
+		err = w.client.Update(w.t.Context(), s)
+	}
+	if err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// edit changes the data of a Secret.
+func (w *world) edit(name string, change func(map[string][]byte)) {
+	w.t.Helper()
+	var s corev1.Secret
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: w.namespace, Name: name}, &s); err != nil {
+		w.t.Fatal(err)
+	}
+	change(s.Data)
+	w.put(name, s.Data)
+}
+
+// annotate sets an annotation of a Secret.
+func (w *world) annotate(name, key, value string) {
+	w.t.Helper()
+	var s corev1.Secret
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: w.namespace, Name: name}, &s); err != nil {
+		w.t.Fatal(err)
+	}
+	s.Annotations = map[string]string{key: value}
+	if err := w.client.Update(w.t.Context(), &s); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// tokenFingerprint is that of the token in the configuration Secret.
+func (w *world) tokenFingerprint() string {
+	w.t.Helper()
+	var s corev1.Secret
+	if err := w.client.Get(w.t.Context(), types.NamespacedName{Namespace: w.namespace, Name: "compass-agent-configuration"}, &s); err != nil {
+		w.t.Fatal(err)
+	}
+	sum := sha256.Sum256(s.Data["TOKEN"])
+	return hex.EncodeToString(sum[:])
+}
+
+// fault has Compass fail until the test ends.
+func (w *world) fault(f compass.Fault) {
+	w.t.Helper()
+	id, err := w.compass.Admin().SetFault(f)
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.t.Cleanup(func() { w.compass.Admin().ClearFaults(id) })
+}
+
+// named has the Application's name in place of shop.
+func (w *world) named(arg string) string {
+	if rest, ok := strings.CutPrefix(arg, "shop"); ok {
+		return w.application + rest
+	}
+	return arg
+}
+
+func (w *world) remove(name string) {
+	w.t.Helper()
+	if err := w.client.Delete(w.t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}}); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// connect writes the CompassConnection as the agent would with whom all is well, but for what changes change.
+func (w *world) connect(changes ...func(*compassv1alpha1.CompassConnection)) {
+	w.t.Helper()
+	w.disconnect()
+	next := metav1.NewTime(w.now.Add(time.Minute))
+	condition := func(kind string) metav1.Condition {
+		return metav1.Condition{Type: kind, Status: metav1.ConditionTrue, Reason: kind, LastTransitionTime: metav1.NewTime(w.now)}
+	}
+	c := &compassv1alpha1.CompassConnection{
+		ObjectMeta: metav1.ObjectMeta{Name: compassv1alpha1.ConnectionName},
+		Spec: compassv1alpha1.CompassConnectionSpec{ManagementInfo: compassv1alpha1.ManagementInfo{
+			DirectorURL: w.compass.DirectorURL(), ConnectorURL: w.compass.MTLSConnectorURL(),
+		}},
+	}
+	status := compassv1alpha1.CompassConnectionStatus{
+		State: compassv1alpha1.Synchronized, ConnectionStatus: &compassv1alpha1.ConnectionStatus{}, NextAttempt: &next,
+		SynchronizationStatus: &compassv1alpha1.SynchronizationStatus{LastSuccessfulApplication: metav1.NewTime(w.now.Add(-time.Minute))},
+		Applications:          &compassv1alpha1.ApplicationCounts{Total: 1, Synced: 1, Ready: 1},
+		Conditions:            []metav1.Condition{condition(compassv1alpha1.ConditionConnected), condition(compassv1alpha1.ConditionReady)},
+	}
+	c.Status = status
+	for _, change := range changes {
+		change(c)
+	}
+	status = c.Status
+	if err := w.client.Create(w.t.Context(), c); err != nil {
+		w.t.Fatal(err)
+	}
+	c.Status = status
+	if err := w.client.Status().Update(w.t.Context(), c); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+func (w *world) disconnect() {
+	w.t.Helper()
+	err := w.client.Delete(w.t.Context(), &compassv1alpha1.CompassConnection{ObjectMeta: metav1.ObjectMeta{Name: compassv1alpha1.ConnectionName}})
+	if client.IgnoreNotFound(err) != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// unconnected is a CompassConnection whose agent has not reached Compass.
+func unconnected(c *compassv1alpha1.CompassConnection) {
+	c.Status.Conditions = nil
+}
+
+// sell writes an Application with one API for each kind of credentials, as agent and gateway would.
+func (w *world) sell(changes ...func(*v1alpha1.Application)) {
+	w.t.Helper()
+	cert, key, err := w.systems.ClientCertificate("this-cluster")
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	w.put("shop-basic", text("username", "user", "password", password))
+	w.put("shop-oauth", text("clientId", "client", "clientSecret", clientSecret))
+	w.put("shop-certificate", map[string][]byte{"crt": cert, "key": key, "clientId": []byte("client")})
+	w.put("shop-parameters", text("headers", `{"X-Api-Key":["`+apiKey+`"]}`, "queryParameters", `{"region":["eu"]}`))
+	https, mutual := w.systems.HTTPSURL(), w.systems.MTLSURL()
+	service := func(name string, entries ...v1alpha1.Entry) v1alpha1.Service {
+		for i := range entries {
+			entries[i].ID, entries[i].Type = name+entries[i].Name, v1alpha1.EntryTypeAPI
+		}
+		return v1alpha1.Service{ID: name, Name: name, DisplayName: name, Entries: entries}
+	}
+	app := &v1alpha1.Application{
+		ObjectMeta: metav1.ObjectMeta{Name: w.application},
+		Spec: v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{
+			service("Open", v1alpha1.Entry{Name: "Items", TargetURL: https + "/api/none"}),
+			service("Orders", v1alpha1.Entry{Name: "Orders API", TargetURL: https + "/api/basic?key=" + gibberish, Credentials: v1alpha1.Credentials{Type: "Basic", SecretName: "shop-basic"}}),
+			service("Prices", v1alpha1.Entry{Name: "Prices", TargetURL: https + "/api/oauth", Credentials: v1alpha1.Credentials{
+				Type: "OAuth", SecretName: "shop-oauth", AuthenticationURL: https + "/oauth/token"}}),
+			service("Stock", v1alpha1.Entry{Name: "Stock", TargetURL: https + "/api/oauth-mtls", Credentials: v1alpha1.Credentials{
+				Type: "OAuthWithCert", SecretName: "shop-certificate", AuthenticationURL: mutual + "/oauth-mtls/token"}}),
+			service("Warehouse",
+				v1alpha1.Entry{Name: "Shelves", TargetURL: mutual + "/api/certificate", Credentials: v1alpha1.Credentials{Type: "CertificateGen", SecretName: "shop-certificate"}},
+				v1alpha1.Entry{Name: "Boxes", TargetURL: mutual + "/api/certificate", Credentials: v1alpha1.Credentials{Type: "CertificateGen", SecretName: "shop-certificate"}}),
+			service("Sales", v1alpha1.Entry{Name: "Sales", TargetURL: https + "/api/csrf", Credentials: v1alpha1.Credentials{
+				Type: "Basic", SecretName: "shop-basic", CSRFInfo: &v1alpha1.CSRFInfo{TokenEndpointURL: https + "/api/csrf/"}}}),
+			service("Maps", v1alpha1.Entry{Name: "Maps", TargetURL: https + "/api/parameters", RequestParametersSecretName: "shop-parameters"}),
+		}},
+	}
+	app.Status.Conditions = []metav1.Condition{{
+		Type: v1alpha1.ConditionRoutesReady, Status: metav1.ConditionTrue, Reason: "Ready", Message: "8 APIs can be called", ObservedGeneration: 1, LastTransitionTime: metav1.NewTime(w.now),
+	}}
+	for _, change := range changes {
+		change(app)
+	}
+	if err := client.IgnoreNotFound(w.client.Delete(w.t.Context(), &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: w.application}})); err != nil {
+		w.t.Fatal(err)
+	}
+	status := app.Status
+	if err := w.client.Create(w.t.Context(), app); err != nil {
+		w.t.Fatal(err)
+	}
+	app.Status = status
+	if err := w.client.Status().Update(w.t.Context(), app); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
+// rename gives the Application another name.
+func (w *world) rename(name string) {
+	w.t.Helper()
+	if err := w.client.DeleteAllOf(w.t.Context(), &v1alpha1.Application{}); err != nil {
+		w.t.Fatal(err)
+	}
+	w.application = name
+	w.sell()
+}
+
+// entry changes one API of the Application.
+func (w *world) entry(service string, change func(*v1alpha1.Entry)) {
+	w.t.Helper()
+	w.sell(func(a *v1alpha1.Application) {
+		for i := range a.Spec.Services {
+			if a.Spec.Services[i].Name == service {
+				change(&a.Spec.Services[i].Entries[0])
+				return
+			}
+		}
+		w.t.Fatalf("no service %s", service)
+	})
+}
+
+// told is what a run told.
+type told struct {
+	code           int
+	line           string // the error, as it is printed
+	stdout, stderr string
+}
+
+// examine runs the command. Nothing secret may be in what it tells.
+func (w *world) examine(args ...string) told {
+	w.t.Helper()
+	path, err := kubetest.Kubeconfig(&cluster, w.t.TempDir())
+	if err != nil {
+		w.t.Fatal(err)
+	}
+	var stdout, stderr bytes.Buffer
+	o := doctor.NewOptions(genericiooptions.IOStreams{In: strings.NewReader(""), Out: &stdout, ErrOut: &stderr})
+	env := maps.Clone(w.env)
+	o.Getenv = func(name string) string { return env[name] }
+	o.Clock = clocktesting.NewFakePassiveClock(w.now)
+	cmd := o.Command()
+	cmd.SilenceErrors, cmd.SilenceUsage = true, true // as the root command does
+	cmd.SetArgs(append(append([]string{"--kubeconfig", path}, w.flags...), args...))
+	out := told{}
+	if err := cmd.ExecuteContext(w.t.Context()); err != nil {
+		var coded interface{ ExitCode() int }
+		if !errors.As(err, &coded) {
+			w.t.Fatal(err)
+		}
+		out.code, out.line = coded.ExitCode(), err.Error()
+	}
+	out.stdout, out.stderr = stdout.String(), stderr.String()
+	if found := w.canaries.In(out.stdout + out.stderr + out.line); len(found) > 0 {
+		w.t.Errorf("the command tells secrets: %s", strings.Join(found, ", "))
+	}
+	if w.canaries.Len() < 10 {
+		w.t.Error("there is nothing to look for")
+	}
+	out.line, out.stdout = w.plain(out.line), w.plain(out.stdout)
+	return out
+}
+
+var (
+	anyTime        = regexp.MustCompile(`\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ`)
+	anyUUID        = regexp.MustCompile(`[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}`)
+	loopback       = regexp.MustCompile(`localhost is [0-9a-f:.]+(, [0-9a-f:.]+)*`)
+	anyFingerprint = regexp.MustCompile(`[0-9a-f]{64}`)
+)
+
+// plain has what differs from run to run replaced.
+func (w *world) plain(s string) string {
+	s = strings.NewReplacer(w.known...).Replace(s)
+	s = strings.ReplaceAll(s, tenant, "TENANT")
+	s = loopback.ReplaceAllString(s, "localhost is LOOPBACK")
+	s = anyTime.ReplaceAllString(s, "TIME")
+	s = anyFingerprint.ReplaceAllString(s, "FINGERPRINT")
+	return anyUUID.ReplaceAllString(s, "UUID")
+}
+
+// report runs the command for JSON.
+func (w *world) report(args ...string) (doctor.Report, told) {
+	w.t.Helper()
+	out := w.examine(append(args, "-o", "json")...)
+	var r doctor.Report
+	decoder := json.NewDecoder(strings.NewReader(out.stdout))
+	decoder.DisallowUnknownFields()
+	if err := decoder.Decode(&r); err != nil {
+		w.t.Fatalf("%v: %s", err, out.stdout)
+	}
+	return r, out
+}
+
+// closed is the address of a port on which nobody listens.
+func closed(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().String()
+}
+
+// endpoint starts a server without TLS, with an answer of the test's own.
+func (w *world) endpoint(place string, handler http.HandlerFunc) string {
+	s := httptest.NewServer(handler)
+	w.t.Cleanup(s.Close)
+	w.knows(hostOf(s.URL), place)
+	return s.URL
+}
+
+// hostOf is host:port of a URL.
+func hostOf(text string) string {
+	u, err := url.Parse(text)
+	if err != nil {
+		panic(err)
+	}
+	return u.Host
+}
