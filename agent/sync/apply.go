@@ -306,7 +306,8 @@ func secretApply(namespace string, app *written, step SecretStep) *unstructured.
 }
 
 // clearSecret removes what nothing names any more: a Secret, or keys of one. Keys are removed one by one, whoever
-// wrote them, because an apply would leave those that another writer put there.
+// wrote them, because an apply would leave those that another writer put there, such as an older agent by its updates. To
+// upgrade their ownership first (client-go/util/csaupgrade) comes to the same end, for a read and a write more.
 func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
 	what := "removing from Secret " + a.namespace + "/" + step.Name
 	switch {

@@ -151,27 +151,6 @@ func TestEveryKindOfCredentialsIsStoredAndTakenBack(t *testing.T) {
 	}
 }
 
-// byOlderAgent writes an Application and its Secret as agents before this one did: whole, by create and update.
-func (c *cluster) byOlderAgent(system director.Application) {
-	c.t.Helper()
-	name := normalizeApplicationName(system.Name)
-	w := mapApplication(name, system, nil, gateway, false)
-	app := w.application.DeepCopy()
-	for _, write := range []func() error{
-		func() error { return c.Create(c.t.Context(), app, client.FieldOwner(FieldOwner)) },
-		func() error { return c.Update(c.t.Context(), app, client.FieldOwner(FieldOwner)) },
-	} {
-		c.must(write())
-	}
-	for secretName, s := range w.secrets {
-		step := SecretStep{Name: secretName, BundleID: s.bundleID, Data: s.data}
-		object := newSecret(c.namespace, &written{name: name, uid: app.UID}, step)
-		c.must(c.Create(c.t.Context(), object, client.FieldOwner("compass-runtime-agent")))
-		object.Annotations = map[string]string{"touched": "yes"}
-		c.must(c.Update(c.t.Context(), object, client.FieldOwner("compass-runtime-agent")))
-	}
-}
-
 func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 	oauth := director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}
 	for _, test := range []struct {
@@ -181,6 +160,7 @@ func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 		{"of our own", func(c *cluster) { c.sync(whole(withAuth(basic("p")))) }},
 		{"rotated before", func(c *cluster) { c.sync(whole(withAuth(basic("p")))); c.sync(whole(withAuth(basic("p2")))) }},
 		{"of an older agent", func(c *cluster) { c.byOlderAgent(withAuth(basic("p"))) }},
+		{"of an older agent by another name", func(c *cluster) { c.byOlderAgentAs("app", withAuth(basic("p"))) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCluster(t)
