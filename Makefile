@@ -49,6 +49,10 @@ bench-sync: build ## run the benchmarks of the sync
 soak: build ## run the long tests, for hours
 	@APPCONN_SOAK=1 build/bench TestSoak . -race -v -timeout 24h -run '^TestSoak'
 
+.PHONY: dashboards
+dashboards: build ## draw the Grafana dashboards of a run with traffic into bin/dashboards
+	@build/dashboards bin/dashboards
+
 .PHONY: lint
 lint: go ## check style and find likely mistakes
 	@linter="$(CACHE)/golangci-lint-$(GOLANGCI_LINT)-$$(go env GOVERSION)"

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"maps"
 	"net/url"
+	"os"
 	"regexp"
 	"slices"
 	"strings"
@@ -34,6 +35,15 @@ func TestEachPanelShowsWhatARoadThatRunsTells(t *testing.T) {
 				})
 			}
 		}
+	}
+
+	if dir := os.Getenv("DASHBOARDS"); dir != "" {
+		// For a person who looks at it: more than the first seconds, and the agent under way.
+		for range 6 {
+			time.Sleep(10 * time.Second)
+			r.sync(t)
+		}
+		draw(t, dir, p, began, time.Now())
 	}
 
 	var rules struct {

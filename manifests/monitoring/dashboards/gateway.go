@@ -25,13 +25,13 @@ var gateway = board{
 		{"Calls", []panel{
 			{kind: stack, title: "Calls by Application", about: "Whatever became of them. Those that found no API are not among them.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (application) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval]))`, "{{application}}"}}},
-			{kind: stack, title: "Calls by status", about: "The class of the status that callers got.", unit: units.RequestsPerSecond, width: 8,
+			{kind: stack, title: "Calls by status", about: "The class of the status that callers got.", unit: units.RequestsPerSecond, width: 8, names: outcomes,
 				queries: []query{{`sum by (code) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval]))`, "{{code}}"}}},
 			{kind: graph, title: "Calls in flight", about: "Calls that have not ended, by Pod.", unit: units.Short, width: 8,
 				queries: []query{{`sum by (pod) (central_application_gateway_requests_in_flight)`, "{{pod}}"}}},
-			{kind: graph, title: "Duration of calls", about: "So many in a hundred calls took no longer, the external systems' own time included.", unit: units.Seconds, width: 12,
+			{kind: graph, title: "Duration of calls", about: "So many in a hundred calls took no longer, the external systems' own time included.", unit: units.Seconds, width: 12, logarithmic: true,
 				queries: quantiles("central_application_gateway_request_duration_seconds_bucket" + of)},
-			{kind: graph, title: "Duration by Application", about: "Ninety in a hundred calls took no longer.", unit: units.Seconds, width: 12,
+			{kind: graph, title: "Duration by Application", about: "Ninety in a hundred calls took no longer.", unit: units.Seconds, width: 12, logarithmic: true,
 				queries: []query{{`histogram_quantile(0.9, sum by (application, le) (rate(central_application_gateway_request_duration_seconds_bucket` + of + `[$__rate_interval])))`, "{{application}}"}}},
 		}},
 		{"Errors", []panel{
@@ -44,10 +44,10 @@ var gateway = board{
 					` / sum by (application, service, entry) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval])) > 0)`, "{{application}}/{{service}}/{{entry}}"}}},
 		}},
 		{"Credentials", []panel{
-			{kind: graph, title: "Calls to token endpoints", about: "By the kind of credentials, and with what success.", unit: units.RequestsPerSecond, width: 8,
-				queries: []query{{`sum by (type, result) (rate(central_application_gateway_token_fetches_total[$__rate_interval]))`, "{{type}}: {{result}}"}}},
-			{kind: graph, title: "Calls to CSRF token endpoints", about: "With what success.", unit: units.RequestsPerSecond, width: 8,
-				queries: []query{{`sum by (result) (rate(central_application_gateway_csrf_fetches_total[$__rate_interval]))`, "{{result}}"}}},
+			{kind: graph, title: "Calls to token endpoints", about: "In the ten minutes before, by the kind of credentials, and with what success.", unit: units.Short, width: 8,
+				queries: []query{{`sum by (type, result) (increase(central_application_gateway_token_fetches_total[10m]))`, "{{type}}: {{result}}"}}},
+			{kind: graph, title: "Calls to CSRF token endpoints", about: "In the ten minutes before, and with what success.", unit: units.Short, width: 8, names: map[string]string{"success": green, "failure": red},
+				queries: []query{{`sum by (result) (increase(central_application_gateway_csrf_fetches_total[10m]))`, "{{result}}"}}},
 			{kind: graph, title: "Found in the cache", about: "Share of the times that a token or a CSRF session was asked for, and was there.", unit: units.PercentUnit, width: 8, most: 1, queries: []query{
 				{`sum by (cache) (rate(central_application_gateway_cache_lookups_total{result="hit"}[$__rate_interval])) / sum by (cache) (rate(central_application_gateway_cache_lookups_total[$__rate_interval]))`, "{{cache}}"}}},
 		}},

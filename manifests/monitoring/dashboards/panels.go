@@ -1,6 +1,9 @@
 package dashboards
 
 import (
+	"maps"
+	"slices"
+
 	"github.com/grafana/grafana-foundation-sdk/go/cog"
 	"github.com/grafana/grafana-foundation-sdk/go/cog/variants"
 	"github.com/grafana/grafana-foundation-sdk/go/common"
@@ -41,6 +44,10 @@ type panel struct {
 	colours []colour
 	// words in place of values.
 	words map[string]word
+	// names have a colour of their own, so that good and bad can be told apart.
+	names map[string]string
+	// logarithmic is for values that lie far apart.
+	logarithmic bool
 	// most is the largest value that there can be, 0 if there is none.
 	most float64
 }
@@ -66,6 +73,12 @@ const (
 	blue   = "blue"
 )
 
+// outcomes are the colours of decisions, and of the classes of status codes.
+var outcomes = map[string]string{
+	"2xx": green, "3xx": blue, "4xx": orange, "5xx": red,
+	"accepted": green, "refused": orange, "failed": red,
+}
+
 // trouble is green at 0, and the colour from 1 on.
 func trouble(name string) []colour { return []colour{{0, green}, {1, name}} }
 
@@ -87,14 +100,24 @@ func (p panel) builder(id uint32) cog.Builder[dashboard.Panel] {
 	case states:
 		return statetimeline.NewPanelBuilder().Id(id).Title(p.title).Description(p.about).Unit(p.unit).Span(p.width).Height(height).Datasource(source).Targets(p.targets()).
 			Mappings(p.mappings()).Thresholds(p.thresholds()).ColorScheme(dashboard.NewFieldColorBuilder().Mode(dashboard.FieldColorModeIdThresholds)).
-			ShowValue(common.VisibilityModeNever).RowHeight(0.8).FillOpacity(80)
+			ShowValue(common.VisibilityModeNever).RowHeight(0.8).FillOpacity(80).
+			Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)).
+			Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeSingle).Sort(common.SortOrderNone))
 	default:
 		b := timeseries.NewPanelBuilder().Id(id).Title(p.title).Description(p.about).Unit(p.unit).Span(p.width).Height(height).Datasource(source).Targets(p.targets()).
-			Min(0).LineWidth(1).FillOpacity(10).ShowPoints(common.VisibilityModeNever).
+			LineWidth(1).FillOpacity(10).ShowPoints(common.VisibilityModeNever).
 			Legend(common.NewVizLegendOptionsBuilder().ShowLegend(true).DisplayMode(common.LegendDisplayModeList).Placement(common.LegendPlacementBottom)).
 			Tooltip(common.NewVizTooltipOptionsBuilder().Mode(common.TooltipDisplayModeMulti).Sort(common.SortOrderDescending))
+		if p.logarithmic {
+			b.ScaleDistribution(common.NewScaleDistributionConfigBuilder().Type(common.ScaleDistributionLog).Log(10))
+		} else {
+			b.Min(0)
+		}
 		if p.most > 0 {
 			b.Max(p.most)
+		}
+		for _, name := range slices.Sorted(maps.Keys(p.names)) {
+			b.OverrideByName(name, []dashboard.DynamicConfigValue{{Id: "color", Value: map[string]string{"mode": "fixed", "fixedColor": p.names[name]}}})
 		}
 		if p.kind == stack {
 			b.FillOpacity(60).Stacking(common.NewStackingConfigBuilder().Mode(common.StackingModeNormal).Group("A"))

@@ -23,7 +23,7 @@ var validator = board{
 		{"Events", []panel{
 			{kind: stack, title: "Events by Application", about: "Requests, whatever became of them. (unknown): the name is no Application's.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (application) (rate(validator_requests_total` + of + `[$__rate_interval]))`, "{{application}}"}}},
-			{kind: stack, title: "Events by decision", about: "Failed are those that were let through and that the publisher did not take.", unit: units.RequestsPerSecond, width: 8,
+			{kind: stack, title: "Events by decision", about: "Failed are those that were let through and that the publisher did not take.", unit: units.RequestsPerSecond, width: 8, names: outcomes,
 				queries: []query{{`sum by (decision) (rate(validator_requests_total` + of + `[$__rate_interval]))`, "{{decision}}"}}},
 			{kind: stack, title: "Events by form", about: "v1: the old format; v2 and events: CloudEvents; none: no such path.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (route) (rate(validator_requests_total` + of + `[$__rate_interval]))`, "{{route}}"}}},
@@ -35,7 +35,7 @@ var validator = board{
 				queries: []query{{`sum by (application, action) (rate(validator_source_violations_total` + of + `[$__rate_interval]))`, "{{application}}: {{action}}"}}},
 		}},
 		{"Eventing publisher", []panel{
-			{kind: graph, title: "Duration of the publisher", about: "So many in a hundred answers began no later.", unit: units.Seconds, width: 8,
+			{kind: graph, title: "Duration of the publisher", about: "So many in a hundred answers began no later.", unit: units.Seconds, width: 8, logarithmic: true,
 				queries: quantiles("validator_publisher_duration_seconds_bucket")},
 			{kind: stack, title: "Attempts by status", about: "The status that the publisher answered; 0: it did not answer.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (code) (rate(validator_publisher_duration_seconds_count[$__rate_interval]))`, "{{code}}"}}},
