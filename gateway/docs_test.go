@@ -74,7 +74,7 @@ func TestTheReferencePageListsExactlyTheMetricsWithTheirLabels(t *testing.T) {
 	descriptions := make(chan *prometheus.Desc)
 	go func() {
 		newMetrics().registry.Describe(descriptions)
-		newCollector(nil, nil).Describe(descriptions)
+		newCollector(nil, nil, nil).Describe(descriptions)
 		close(descriptions)
 	}()
 	pattern := regexp.MustCompile(`fqName: "(` + metricsPrefix + `[^"]*)".*variableLabels: \{([^}]*)\}`)

@@ -72,7 +72,8 @@ func Run(ctx context.Context, o Options, log *slog.Logger) error {
 
 // New builds a gateway and opens its ports. It does not call the API server.
 func New(o Options, log *slog.Logger) (*Gateway, error) {
-	g := &Gateway{options: o, log: log, metrics: newMetrics(), pool: transport.New(transport.Options{Roots: o.roots, Guard: o.guard})}
+	g := &Gateway{options: o, log: log, metrics: newMetrics()}
+	g.pool = transport.New(transport.Options{Roots: o.roots, Guard: o.guard, Shaken: g.metrics.shaken})
 	var err error
 	if g.watcher, err = routes.NewWatcher(o.Config, routes.Options{Namespace: o.SecretsNamespace, Log: log, Changed: g.changed}); err != nil {
 		return nil, err
@@ -94,7 +95,7 @@ func New(o Options, log *slog.Logger) (*Gateway, error) {
 	}
 	g.tokens = tokens.New(tokens.Options{Transports: through(true), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.tokenFetched, Looked: g.metrics.looked("token")})
 	g.sessions = csrf.New(csrf.Options{Transports: through(false), Timeout: timeout, Clock: clock.RealClock{}, Fetched: g.metrics.csrfFetched, Looked: g.metrics.looked("csrf")})
-	g.metrics.registry.MustRegister(newCollector(g.watcher.Snapshot, map[string]func() int{"token": g.tokens.Len, "csrf": g.sessions.Len}))
+	g.metrics.registry.MustRegister(newCollector(g.watcher.Snapshot, map[string]func() int{"token": g.tokens.Len, "csrf": g.sessions.Len}, g.pool.NotAfter))
 	proxies, err := callers.ParseProxies(o.MeshProxies)
 	if err != nil {
 		return nil, fmt.Errorf("-meshProxies: %w", err)

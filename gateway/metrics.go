@@ -10,6 +10,7 @@ import (
 
 	"github.com/application-connector/application-connector/gateway/proxy"
 	"github.com/application-connector/application-connector/gateway/routes"
+	"github.com/application-connector/application-connector/gateway/transport"
 )
 
 const metricsPrefix = "central_application_gateway"
@@ -24,6 +25,7 @@ type metrics struct {
 	inFlight      prometheus.Gauge
 	tokenFetches  *prometheus.CounterVec
 	csrfFetches   *prometheus.CounterVec
+	handshakes    *prometheus.CounterVec
 	snapshots     prometheus.Counter
 	applications  prometheus.Gauge
 	problems      *prometheus.GaugeVec
@@ -50,6 +52,7 @@ func newMetrics() *metrics {
 		inFlight:     gauge("requests_in_flight", "Calls that have not ended."),
 		tokenFetches: counter("token_fetches_total", "Calls to token endpoints.", "type", "result"),
 		csrfFetches:  counter("csrf_fetches_total", "Calls to CSRF token endpoints.", "result"),
+		handshakes:   counter("tls_handshakes_total", "TLS handshakes with APIs and token endpoints, by how they came out.", "outcome"),
 		snapshots: prometheus.NewCounter(prometheus.CounterOpts{
 			Namespace: metricsPrefix, Name: "route_snapshots_total", Help: "Times that changed Applications or Secrets were put in force.",
 		}),
@@ -61,7 +64,7 @@ func newMetrics() *metrics {
 		routesUpdated: gauge("route_snapshot_timestamp_seconds", "When changed Applications or Secrets were last put in force."),
 	}
 	m.registry.MustRegister(
-		m.requests, m.errors, m.lookups, m.duration, m.inFlight, m.tokenFetches, m.csrfFetches, m.snapshots, m.applications, m.problems, m.verifyOff, m.routesUpdated,
+		m.requests, m.errors, m.lookups, m.duration, m.inFlight, m.tokenFetches, m.csrfFetches, m.handshakes, m.snapshots, m.applications, m.problems, m.verifyOff, m.routesUpdated,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m
@@ -99,6 +102,8 @@ func (m *metrics) tokenFetched(kind string, err error) {
 }
 
 func (m *metrics) csrfFetched(err error) { m.csrfFetches.WithLabelValues(result(err)).Inc() }
+
+func (m *metrics) shaken(o transport.Outcome) { m.handshakes.WithLabelValues(string(o)).Inc() }
 
 // looked returns what counts look-ups in a cache.
 func (m *metrics) looked(cache string) func(found bool) {

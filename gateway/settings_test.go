@@ -2,11 +2,15 @@ package gateway_test
 
 import (
 	"context"
+	"encoding/pem"
+	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 
+	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
@@ -96,4 +100,37 @@ func TestCallersAreNotBelievedFromOutsideOfTheMeshsProxy(t *testing.T) {
 	if o := (&gateway.Options{MeshProxies: "here"}).Validate(); o == nil || !strings.Contains(o.Error(), `-meshProxies: "here" is neither an IP address`) {
 		t.Errorf("%v", o)
 	}
+}
+
+func TestHandshakesAndTheEndsOfCertificatesAreMetrics(t *testing.T) {
+	target := httptest.NewUnstartedServer(http.HandlerFunc(func(http.ResponseWriter, *http.Request) {}))
+	target.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, slog.LevelInfo)
+	target.StartTLS()
+	defer target.Close()
+	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: target.Certificate().Raw}))
+	h := start(t)
+	h.application("tls", v1alpha1.ApplicationSpec{
+		Services:       []v1alpha1.Service{api("trusting", target.URL), api("wary", target.URL), api("unused", target.URL)},
+		TargetSettings: []v1alpha1.TargetSettings{{Target: "trusting/trusting-api", TLS: &v1alpha1.TLSSettings{CABundle: ca}}},
+	})
+	for service, want := range map[string]int{"trusting": http.StatusOK, "wary": http.StatusBadGateway} {
+		if a := h.get("/tls/" + service); a.Status != want {
+			t.Errorf("%s: %+v", service, a)
+		}
+	}
+	ends := float64(target.Certificate().NotAfter.Unix())
+	h.eventually("metrics", func() error {
+		var got []string
+		for line := range strings.Lines(h.do(http.MethodGet, h.addresses.Admin, "/metrics", nil).Body) {
+			if strings.HasPrefix(line, "central_application_gateway_tls_") || strings.HasPrefix(line, "central_application_gateway_target_certificate_") {
+				got = append(got, strings.TrimSpace(line))
+			}
+		}
+		diff := cmp.Diff([]string{
+			fmt.Sprintf(`central_application_gateway_target_certificate_not_after_timestamp_seconds{application="tls",entry="trusting-api",service="trusting"} %v`, ends),
+			`central_application_gateway_tls_handshakes_total{outcome="accepted"} 1`,
+			`central_application_gateway_tls_handshakes_total{outcome="untrusted"} 1`,
+		}, got)
+		return expect(diff == "", "%s", diff)
+	})
 }

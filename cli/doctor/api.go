@@ -175,7 +175,7 @@ func (c *called) reach(ctx context.Context) {
 		needs = nil // whatever is wrong with the credentials, the API can be looked for
 	}
 	c.do(ctx, StepTargetDNS, needs, func(ctx context.Context) outcome {
-		l = connect(ctx, c.probes.For(c.target()), c.route.Target)
+		l = connect(ctx, c.probes.For(c.target()).Transport, c.route.Target)
 		return c.fromHere(p.dns(l), l)
 	})
 	c.do(ctx, StepTargetTCP, []string{StepTargetDNS}, func(context.Context) outcome { return c.fromHere(p.tcp(l), l) })
@@ -212,7 +212,7 @@ func (c *called) token(ctx context.Context) outcome {
 		return wrong(c.mend("correct it"), "credentials.authenticationUrl cannot be parsed as a URL")
 	}
 	p := c.peer(tokenPeer, "credentials.authenticationUrl of the entry")
-	direct := c.probes.For(transport.Target{Host: u.Host, Identity: request.Identity, Trust: c.route.Trust, Direct: true})
+	direct := c.probes.For(transport.Target{Host: u.Host, Identity: request.Identity, Trust: c.route.Trust, Direct: true}).Transport
 	if o := c.endpoint(ctx, p, direct, request.URL); o != nil {
 		return *o
 	}
@@ -231,7 +231,7 @@ func (c *called) csrf(ctx context.Context) outcome {
 	if err != nil {
 		return wrong(c.mend("correct it"), "credentials.csrfInfo.tokenEndpointURL cannot be parsed as a URL")
 	}
-	through := c.probes.For(transport.Target{Host: u.Host, Identity: c.route.Credentials.Identity, Trust: c.route.Trust})
+	through := c.probes.For(transport.Target{Host: u.Host, Identity: c.route.Credentials.Identity, Trust: c.route.Trust}).Transport
 	if o := c.endpoint(ctx, p, through, c.route.CSRF); o != nil {
 		return *o
 	}

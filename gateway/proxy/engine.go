@@ -34,7 +34,7 @@ const (
 
 // Transports gives connections to targets.
 type Transports interface {
-	For(transport.Target) *http.Transport
+	For(transport.Target) *transport.Transport
 }
 
 // Options of an Engine.

@@ -169,9 +169,7 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body body) (*http.Respo
 		policy.Apply(request.Header)
 	}
 	apply(request, x.value, x.route.Parameters)
-	response, err := e.options.Transports.For(transport.Target{
-		Host: request.URL.Scheme + "://" + request.URL.Host, Identity: x.value.Identity, Trust: x.route.Trust, Connect: limit.Connect,
-	}).RoundTrip(request)
+	response, err := e.options.Transports.For(Connection(x.route, x.value.Identity)).RoundTrip(request)
 	x.watchdog.answer.end()
 	end(response)
 	if err != nil {
@@ -192,6 +190,11 @@ func (e *Engine) attempt(out *http.Request, x *exchange, body body) (*http.Respo
 		response.Body = &timedBody{response.Body, &x.watchdog.piece}
 	}
 	return response, nil
+}
+
+// Connection says which connections calls of a route take, with an identity that may be nil.
+func Connection(r *routes.Route, identity *credentials.Identity) transport.Target {
+	return transport.Target{Host: r.Target.Scheme + "://" + r.Target.Host, Identity: identity, Trust: r.Trust, Connect: r.Settings.Timeouts.Connect}
 }
 
 // again is a copy of a request that was sent, for another attempt. Of what an attempt adds, the next one replaces all but

@@ -3,7 +3,6 @@ package proxy
 import (
 	"crypto/tls"
 	"errors"
-	"net"
 	"net/http"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
@@ -57,7 +56,6 @@ func callFailure(err *credentials.CallError) string {
 // targetFailure classifies why a target could not be called.
 func targetFailure(err error) string {
 	var untrusted *tls.CertificateVerificationError
-	var alert *net.OpError
 	switch {
 	case transport.Forbidden(err) != nil:
 		return FailureAddress
@@ -65,7 +63,7 @@ func targetFailure(err error) string {
 		return FailureTimeout
 	case errors.As(err, &untrusted):
 		return FailureUntrusted
-	case errors.As(err, &alert) && alert.Op == "remote error": // what crypto/tls calls an alert of the peer
+	case transport.RefusedTLS(err):
 		return FailureTLS
 	}
 	return FailureUnreachable

@@ -55,7 +55,7 @@ type key struct {
 // Pool keeps transports. It is safe for concurrent use.
 type Pool struct {
 	options    Options
-	transports *lru.Cache[key, *http.Transport]
+	transports *lru.Cache[key, *Transport]
 }
 
 // Options of a Pool.
@@ -64,11 +64,13 @@ type Options struct {
 	Roots *x509.CertPool
 	// Guard refuses addresses; nil refuses none.
 	Guard *Guard
+	// Shaken is told how each TLS handshake came out. May be nil.
+	Shaken func(Outcome)
 }
 
 // New returns an empty Pool.
 func New(o Options) *Pool {
-	transports, err := lru.NewWithEvict(pools, func(_ key, t *http.Transport) { t.CloseIdleConnections() })
+	transports, err := lru.NewWithEvict(pools, func(_ key, t *Transport) { t.CloseIdleConnections() })
 	if err != nil {
 		panic(err) // only for a size below one
 	}
@@ -91,12 +93,17 @@ func Roots(file string) (*x509.CertPool, error) {
 	return roots, nil
 }
 
-// For returns the transport for a target. Keep it for one call only: the pool decides how long it lives.
-func (p *Pool) For(t Target) *http.Transport {
+func (t Target) key() key {
 	k := key{host: t.Host, trust: t.Trust, connect: t.Connect, direct: t.Direct}
 	if t.Identity != nil {
 		k.identity = t.Identity.Version
 	}
+	return k
+}
+
+// For returns the transport for a target. Keep it for one call only: the pool decides how long it lives.
+func (p *Pool) For(t Target) *Transport {
+	k := t.key()
 	if found, ok := p.transports.Get(k); ok {
 		return found
 	}
@@ -105,6 +112,15 @@ func (p *Pool) For(t Target) *http.Transport {
 		return found
 	}
 	return fresh
+}
+
+// NotAfter is when the certificate ends that a target showed last; false if it showed none yet, or a long time ago.
+func (p *Pool) NotAfter(t Target) (time.Time, bool) {
+	found, ok := p.transports.Peek(t.key())
+	if !ok || found.notAfter.Load() == nil {
+		return time.Time{}, false
+	}
+	return *found.notAfter.Load(), true
 }
 
 // CloseIdleConnections gives up every connection that carries no call.
@@ -143,15 +159,17 @@ func (p *Pool) roots(more string) *x509.CertPool {
 	return roots
 }
 
-func (p *Pool) make(t Target) *http.Transport {
+func (p *Pool) make(t Target) *Transport {
+	made := &Transport{shaken: p.options.Shaken}
 	config := &tls.Config{RootCAs: p.roots(t.Trust.CA), MinVersion: t.Trust.MinVersion, InsecureSkipVerify: t.Trust.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
+	config.VerifyConnection = made.verified
 	if t.Identity != nil {
 		certificate := t.Identity.Certificate
 		// Not config.Certificates: that sends nothing to a server whose list of authorities leaves out the issuer, and
 		// then nobody can say why the server refuses.
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 	}
-	transport := &http.Transport{
+	made.Transport = &http.Transport{
 		DialContext:            p.dial(cmp.Or(t.Connect, dialTimeout)),
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    cmp.Or(t.Connect, handshake),
@@ -163,7 +181,7 @@ func (p *Pool) make(t Target) *http.Transport {
 		DisableCompression:     true, // what the target sends is what the caller gets
 	}
 	if !t.Direct {
-		transport.Proxy = http.ProxyFromEnvironment
+		made.Proxy = http.ProxyFromEnvironment
 	}
-	return transport
+	return made
 }

@@ -1,0 +1,72 @@
+package transport
+
+import (
+	"crypto/tls"
+	"errors"
+	"net"
+	"net/http"
+	"sync/atomic"
+	"time"
+)
+
+// Outcome of a TLS handshake, in one word for metrics.
+type Outcome string
+
+// Outcomes.
+const (
+	OutcomeAccepted  Outcome = "accepted"  // this end has accepted the peer
+	OutcomeUntrusted Outcome = "untrusted" // the peer's certificate is not believed
+	OutcomeRefused   Outcome = "refused"   // the peer sent an alert, for example because of our certificate
+	OutcomeNoTLS     Outcome = "no_tls"    // the peer does not speak TLS
+)
+
+// Transport is an http.Transport that says how its TLS handshakes come out.
+type Transport struct {
+	*http.Transport
+	shaken   func(Outcome) // may be nil
+	notAfter atomic.Pointer[time.Time]
+}
+
+// RoundTrip implements http.RoundTripper.
+func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	response, err := t.Transport.RoundTrip(r)
+	if err != nil && t.shaken != nil {
+		if outcome := failure(err); outcome != "" {
+			t.shaken(outcome)
+		}
+	}
+	return response, err
+}
+
+// failure is how a handshake failed; empty if it did not, or if nobody can tell. A peer looks at our certificate after we
+// have accepted its own, so that what it refuses then has had two outcomes.
+func failure(err error) Outcome {
+	var untrusted *tls.CertificateVerificationError
+	var record tls.RecordHeaderError
+	switch {
+	case errors.As(err, &untrusted):
+		return OutcomeUntrusted
+	case RefusedTLS(err):
+		return OutcomeRefused
+	case errors.As(err, &record):
+		return OutcomeNoTLS
+	}
+	return ""
+}
+
+// RefusedTLS says whether an error is an alert of the peer's.
+func RefusedTLS(err error) bool {
+	var alert *net.OpError
+	return errors.As(err, &alert) && alert.Op == "remote error" // what crypto/tls calls it
+}
+
+// verified implements tls.Config.VerifyConnection, which comes last.
+func (t *Transport) verified(state tls.ConnectionState) error {
+	if len(state.PeerCertificates) > 0 {
+		t.notAfter.Store(&state.PeerCertificates[0].NotAfter)
+	}
+	if t.shaken != nil {
+		t.shaken(OutcomeAccepted)
+	}
+	return nil
+}
