@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"maps"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -159,7 +160,11 @@ func put(at any, path []string, value string) error {
 func (o *object) conditions() []string {
 	var all []string
 	for _, c := range wholes {
-		if (c.kind == "" || c.kind == o.kind) && (c.name == "" || c.name == o.name) {
+		named, err := path.Match(c.name, o.name)
+		if err != nil {
+			panic(err) // of a pattern in values.go
+		}
+		if c.kind == o.kind && (c.name == "" || named) {
 			all = append(all, c.value)
 		}
 	}

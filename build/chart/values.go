@@ -10,12 +10,17 @@ import (
 const domain = "kyma.example.com"
 
 // base is the build that the templates begin with, and each of the features says what else there may be: what changes where a
-// value of the chart is true.
+// value of the chart is true. Values that exclude each other are told apart by the chart's schema.
 const base = "resources: [../overlays/compass, ../istio/fail-closed]"
 
 var features = []struct{ value, kustomization string }{
 	{"not .Values.agent.enabled", "resources: [../overlays/standalone, ../istio/fail-closed]"},
 	{"not .Values.istio.enabled", "resources: [../overlays/no-istio]"},
+	{".Values.istio.gatewayAPI", base + "\ncomponents: [../components/gateway-api, ../settings]"},
+	{".Values.istio.serverCertificate.enabled", base + "\ncomponents: [../components/server-certificate, ../settings]"},
+	{".Values.agent.certManager", base + "\ncomponents: [../components/agent-cert-manager]"},
+	{".Values.monitoring.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring]"},
+	{"and .Values.monitoring.enabled .Values.agent.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring/agent]"},
 }
 
 // component is one of the programs: its name in the cluster, that of its values, and that in the names of its policies.
@@ -29,7 +34,7 @@ var components = []component{
 	{name: "central-application-connectivity-validator", value: "validator", policies: "validator"},
 }
 
-// whole puts objects of a kind, or one of them, under a condition.
+// whole puts objects of a kind, or those whose name has a pattern (path.Match), under a condition.
 type whole struct {
 	kind, name, value string
 }
@@ -37,6 +42,8 @@ type whole struct {
 var wholes = []whole{
 	{kind: "CustomResourceDefinition", value: ".Values.crds.enabled"},
 	{kind: "NetworkPolicy", value: ".Values.networkPolicies.enabled"},
+	{kind: "ConfigMap", name: "application-connector-dashboard-*", value: ".Values.monitoring.dashboards"},
+	{kind: "ConfigMap", name: "application-connector-dashboard-agent", value: ".Values.agent.enabled"},
 	// Which authorities there are is the agent's or an administrator's to say: what is there is left alone.
 	{kind: "Secret", name: "kyma-gateway-certs-cacert", value: `and .Values.istio.failClosed (not (lookup "v1" "Secret" "istio-system" "kyma-gateway-certs-cacert"))`},
 }
@@ -52,6 +59,9 @@ type choice struct {
 
 var choices = []choice{
 	{path: "metadata/labels/+zz", replace: lines(`{{- include "application-connector.labels" . | nindent INDENT }}`)},
+	{kind: "PodMonitor", path: "metadata/labels/+zy", replace: items(".Values.monitoring.labels")},
+	{kind: "PrometheusRule", path: "metadata/labels/+zy", replace: items(".Values.monitoring.labels")},
+	{kind: "Certificate", path: "spec/issuerRef", replace: block("issuerRef", ".Values.istio.serverCertificate.issuer")},
 	{kind: "NetworkPolicy", name: "kyma-project.io--acm-module-to-api-server", path: "spec/egress/0", replace: lines(
 		"- ports:", "{{- range .Values.networkPolicies.apiServer.ports }}", "  - port: {{ . }}", "    protocol: TCP", "{{- end }}",
 		"{{- with .Values.networkPolicies.apiServer.cidrs }}", "  to:", "{{- range . }}", "  - ipBlock:", "      cidr: {{ . }}", "{{- end }}", "{{- end }}")},

@@ -26,7 +26,7 @@ const (
 	system    = "kyma-system"
 )
 
-// cluster is empty but for namespaces and the resource definitions of Istio.
+// cluster is empty but for namespaces and the resource definitions of others.
 var cluster *rest.Config
 
 func TestMain(m *testing.M) {
@@ -52,23 +52,50 @@ func run(m *testing.M) (int, error) {
 			return 1, err
 		}
 	}
-	dir, err := moduleDir("istio.io/api")
-	if err != nil {
-		return 1, err
-	}
-	_, err = kubectl(context.Background(), "", "apply", "--server-side", "-f", filepath.Join(dir, "kubernetes", "customresourcedefinitions.gen.yaml"))
-	if err != nil {
+	if err := definitions(); err != nil {
 		return 1, err
 	}
 	return m.Run(), nil
 }
 
-// moduleDir is where a module of the project's own go.mod is.
-func moduleDir(module string) (string, error) {
-	cmd := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module)
+// definitions installs the resource definitions of what the software works with, each from the module that its API types are in.
+func definitions() error {
+	apply := []string{"apply", "--server-side"}
+	for module, path := range map[string]string{
+		"istio.io/api":                         "kubernetes/customresourcedefinitions.gen.yaml",
+		"github.com/cert-manager/cert-manager": "deploy/crds",
+		"sigs.k8s.io/gateway-api":              "config/crd/standard",
+	} {
+		dir, err := project("go", "list", "-m", "-f", "{{.Dir}}", module)
+		if err != nil {
+			return err
+		}
+		apply = append(apply, "-f", filepath.Join(strings.TrimSpace(dir), path))
+	}
+	generated, err := os.MkdirTemp("", "chart-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(generated)
+	_, err = project("go", "tool", "controller-gen", "crd", "paths=github.com/prometheus-operator/prometheus-operator/pkg/apis/monitoring/v1", "output:crd:dir="+generated)
+	if err != nil {
+		return err
+	}
+	_, err = kubectl(context.Background(), "", append(apply, "-f", generated)...)
+	return err
+}
+
+// project runs a command where the project's own go.mod is.
+func project(name string, args ...string) (string, error) {
+	cmd := exec.Command(name, args...)
 	cmd.Dir = filepath.Join("..", "..")
-	dir, err := cmd.Output()
-	return strings.TrimSpace(string(dir)), err
+	var stderr strings.Builder
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		return "", errors.Join(err, errors.New(stderr.String()))
+	}
+	return string(out), nil
 }
 
 func resources(of schema.GroupVersionResource) dynamic.NamespaceableResourceInterface {

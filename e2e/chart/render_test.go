@@ -32,6 +32,28 @@ var variants = []variant{
 	{"compass", "resources: [../overlays/compass, ../istio/fail-closed]", ``},
 	{"standalone", "resources: [../overlays/standalone, ../istio/fail-closed]", `agent: {enabled: false}`},
 	{"no-istio", "resources: [../overlays/no-istio]", `istio: {enabled: false}`},
+	{"gateway-api", with("compass", "components: [../components/gateway-api, ../settings]"), `istio: {gatewayAPI: true}`},
+	{"server-certificate", with("standalone", "components: [../components/server-certificate, ../settings]"), `
+agent: {enabled: false}
+istio: {serverCertificate: {enabled: true, issuer: {name: example}}}`},
+	{"agent-cert-manager", with("compass", "components: [../components/agent-cert-manager]"), `agent: {certManager: true}`},
+	{"agent-cert-manager-no-istio", "resources: [../overlays/no-istio]\ncomponents: [../components/agent-cert-manager]", `
+agent: {certManager: true}
+istio: {enabled: false}`},
+	{"monitoring", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring, ../monitoring/agent]", `monitoring: {enabled: true}`},
+	{"monitoring-standalone", `
+resources: [../overlays/standalone, ../istio/fail-closed, ../monitoring]
+patches: [{patch: "{$patch: delete, apiVersion: v1, kind: ConfigMap, metadata: {name: application-connector-dashboard-agent, namespace: kyma-system}}"}]`, `
+agent: {enabled: false}
+monitoring: {enabled: true}`},
+	{"all", with("compass", "components: [../components/gateway-api, ../components/server-certificate, ../components/agent-cert-manager, ../settings]"), `
+agent: {certManager: true}
+istio: {gatewayAPI: true, serverCertificate: {enabled: true, issuer: {name: example}}}`},
+}
+
+// with is an overlay of an edge by Istio, with more.
+func with(overlay, more string) string {
+	return "resources: [../overlays/" + overlay + ", ../istio/fail-closed]\n" + more
 }
 
 // every is what all variants have set, so that images are those of the overlays.

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -64,7 +65,7 @@ func TestMain(m *testing.M) {
 }
 
 // prepare makes what is there before the software is installed: namespaces, of which that of the components admits none but
-// Pods of the strictest kind, and Istio's resource definitions.
+// Pods of the strictest kind, and the resource definitions of Istio, cert-manager and Gateway API.
 func prepare() error {
 	scheme := runtime.NewScheme()
 	err := errors.Join(clientgoscheme.AddToScheme(scheme), applicationv1alpha1.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme))
@@ -83,11 +84,19 @@ func prepare() error {
 			return err
 		}
 	}
-	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "istio.io/api").Output()
-	if err != nil {
-		return err
+	apply := []string{"apply", "--server-side"}
+	for module, path := range map[string]string{
+		"istio.io/api":                         "kubernetes/customresourcedefinitions.gen.yaml",
+		"github.com/cert-manager/cert-manager": "deploy/crds",
+		"sigs.k8s.io/gateway-api":              "config/crd/standard",
+	} {
+		dir, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", module).Output()
+		if err != nil {
+			return err
+		}
+		apply = append(apply, "-f", filepath.Join(strings.TrimSpace(string(dir)), path))
 	}
-	_, err = kubectl(context.Background(), "", "apply", "--server-side", "-f", filepath.Join(strings.TrimSpace(string(module)), "kubernetes", "customresourcedefinitions.gen.yaml"))
+	_, err = kubectl(context.Background(), "", apply...)
 	return err
 }
 
@@ -134,23 +143,63 @@ func manifests(t *testing.T, folder string) string {
 	return path
 }
 
-// rendered is what an overlay says.
-func rendered(t *testing.T, overlay string) string {
+// rendered is what an overlay says, with components in the place that docs/install.md says.
+func rendered(t *testing.T, overlay string, components ...string) string {
 	t.Helper()
-	text, err := kubectl(t.Context(), "", "kustomize", manifests(t, filepath.Join("overlays", overlay)))
+	return renderedWith(t, nil, overlay, components...)
+}
+
+// renderedWith replaces texts in settings.yaml, as an administrator edits it.
+func renderedWith(t *testing.T, settings map[string]string, overlay string, components ...string) string {
+	t.Helper()
+	copied := t.TempDir()
+	if err := os.CopyFS(copied, os.DirFS(manifests(t, "."))); err != nil {
+		t.Fatal(err)
+	}
+	folder := filepath.Join(copied, "overlays", overlay)
+	file := filepath.Join(folder, "kustomization.yaml")
+	text, err := os.ReadFile(file)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return text
+	before, after, found := bytes.Cut(text, []byte("components: [../../settings]"))
+	if !found {
+		t.Fatalf("%s has no components where they are looked for", file)
+	}
+	var more strings.Builder
+	for _, c := range components {
+		more.WriteString("../../components/" + c + ", ")
+	}
+	if err := os.WriteFile(file, fmt.Appendf(nil, "%scomponents: [%s../../settings]%s", before, more.String(), after), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file = filepath.Join(folder, "settings.yaml")
+	if text, err = os.ReadFile(file); err != nil {
+		t.Fatal(err)
+	}
+	for from, to := range settings {
+		if !bytes.Contains(text, []byte(from)) {
+			t.Fatalf("%s has no %q", file, from)
+		}
+		text = bytes.ReplaceAll(text, []byte(from), []byte(to))
+	}
+	if err := os.WriteFile(file, text, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	built, err := kubectl(t.Context(), "", "kustomize", folder)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return built
 }
 
 // uninstall is what docs/install.md says, and leaves the resource definitions.
 var uninstall = []string{"delete", "-f", "-", "--ignore-not-found", "-l", "app.kubernetes.io/component!=resource-definitions"}
 
-// install installs an overlay, and removes it after the test.
-func install(t *testing.T, overlay string) {
+// install installs an overlay, with components, and removes it after the test.
+func install(t *testing.T, overlay string, components ...string) {
 	t.Helper()
-	text := rendered(t, overlay)
+	text := rendered(t, overlay, components...)
 	t.Cleanup(func() {
 		for _, list := range []client.Object{&compassv1alpha1.CompassConnection{}, &applicationv1alpha1.Application{}} {
 			if err := kube.DeleteAllOf(context.Background(), list); err != nil {

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/x509"
+	"encoding/json"
 	"encoding/pem"
 	"errors"
 	"flag"
@@ -14,16 +15,20 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"istio.io/api/label"
+	istio "istio.io/api/networking/v1alpha3"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	gatewayapi "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 
 	"github.com/application-connector/application-connector/agent"
@@ -31,11 +36,16 @@ import (
 	"github.com/application-connector/application-connector/gateway"
 )
 
-// objects are those of an overlay, by kind and name.
-func objects(t *testing.T, overlay string) map[string]*unstructured.Unstructured {
+// objects are those of an overlay with components, by kind and name.
+func objects(t *testing.T, overlay string, components ...string) map[string]*unstructured.Unstructured {
+	t.Helper()
+	return parsed(t, rendered(t, overlay, components...))
+}
+
+func parsed(t *testing.T, text string) map[string]*unstructured.Unstructured {
 	t.Helper()
 	found := map[string]*unstructured.Unstructured{}
-	decoder := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(rendered(t, overlay)), 4096)
+	decoder := utilyaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096)
 	for {
 		object := &unstructured.Unstructured{}
 		err := decoder.Decode(&object.Object)
@@ -99,6 +109,77 @@ func TestEachOverlayIsAcceptedAndItsPodsAreAdmittedAsRestricted(t *testing.T) {
 				t.Errorf("Deployments (-want +got):\n%s", diff)
 			}
 		})
+	}
+}
+
+func TestEachComponentIsAcceptedWithEachOverlayThatItIsFor(t *testing.T) {
+	for _, c := range []struct {
+		overlay    string
+		components []string
+	}{
+		{"compass", []string{"server-certificate"}},
+		{"compass", []string{"gateway-api"}},
+		{"compass", []string{"agent-cert-manager"}},
+		{"compass", []string{"agent-cert-manager", "gateway-api", "server-certificate"}},
+		{"standalone", []string{"gateway-api", "server-certificate"}},
+		{"no-istio", []string{"agent-cert-manager"}},
+	} {
+		t.Run(c.overlay+" "+strings.Join(c.components, " "), func(t *testing.T) { install(t, c.overlay, c.components...) })
+	}
+}
+
+// object is one of Istio, whose API types are its specification alone.
+type object[T any] struct {
+	metav1.TypeMeta   `json:",inline"`
+	metav1.ObjectMeta `json:"metadata"`
+	Spec              T `json:"spec"`
+}
+
+// TestTheEdgeByGatewayAPIIsTheOneByIstio compares what both say: host, port, Secrets, cipher suites, paths and time.
+func TestTheEdgeByGatewayAPIIsTheOneByIstio(t *testing.T) {
+	byIstio, byAPI := objects(t, "compass"), objects(t, "compass", "gateway-api")
+	if byAPI["Gateway/kyma-gateway-application-connector"] != nil || byAPI["VirtualService/"+validatorName] != nil {
+		t.Error("Istio's edge is still there")
+	}
+	var istioGateway object[istio.Gateway]
+	var virtualService object[istio.VirtualService]
+	decode(t, byIstio["Gateway/kyma-gateway-application-connector"], &istioGateway)
+	decode(t, byIstio["VirtualService/"+validatorName], &virtualService)
+	server, http := istioGateway.Spec.Servers[0], virtualService.Spec.Http[0]
+	var paths []string
+	for _, m := range http.Match {
+		paths = append(paths, m.Uri.GetRegex())
+	}
+	want := []string{
+		strings.TrimPrefix(server.Hosts[0], "./"), virtualService.Spec.Hosts[0], fmt.Sprint(server.Port.Number), server.Tls.CredentialName,
+		server.Tls.CredentialName + "-cacert", strings.Join(server.Tls.CipherSuites, ","), strings.Join(paths, " "),
+		http.Timeout.AsDuration().String(), http.Route[0].Destination.Host, fmt.Sprint(http.Route[0].Destination.Port.Number),
+	}
+
+	var edge gatewayapi.Gateway
+	var route gatewayapi.HTTPRoute
+	decode(t, byAPI["Gateway/application-connector"], &edge)
+	decode(t, byAPI["HTTPRoute/"+validatorName], &route)
+	listener, rule := edge.Spec.Listeners[0], route.Spec.Rules[0]
+	validation := edge.Spec.TLS.Frontend.Default.Validation
+	paths = nil
+	for _, m := range rule.Matches {
+		paths = append(paths, *m.Path.Value)
+	}
+	timeout, err := time.ParseDuration(string(*rule.Timeouts.Request))
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := []string{
+		string(*listener.Hostname), string(route.Spec.Hostnames[0]), fmt.Sprint(listener.Port), string(listener.TLS.CertificateRefs[0].Name),
+		string(validation.CACertificateRefs[0].Name), string(listener.TLS.Options["gateway.istio.io/tls-cipher-suites"]), strings.Join(paths, " "),
+		timeout.String(), string(rule.BackendRefs[0].Name), fmt.Sprint(*rule.BackendRefs[0].Port),
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("(-istio +gateway api):\n%s", diff)
+	}
+	if validation.Mode != gatewayapi.AllowValidOnly || server.Tls.Mode != istio.ServerTLSSettings_MUTUAL {
+		t.Errorf("clients without a certificate: %s by Gateway API, %s by Istio", validation.Mode, server.Tls.Mode)
 	}
 }
 
@@ -193,30 +274,27 @@ func TestTheProgramsAcceptTheArgumentsAndVariablesThatTheManifestsGiveThem(t *te
 }
 
 func TestTheDomainOfTheSettingsIsWhereverADomainIs(t *testing.T) {
-	copied := t.TempDir()
-	if err := os.CopyFS(copied, os.DirFS(manifests(t, "."))); err != nil {
-		t.Fatal(err)
-	}
-	for _, overlay := range []string{"compass", "standalone"} {
-		folder := filepath.Join(copied, "overlays", overlay)
-		settings, err := os.ReadFile(filepath.Join(folder, "settings.yaml"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(filepath.Join(folder, "settings.yaml"), bytes.ReplaceAll(settings, []byte("kyma.example.com"), []byte("eu.shop.test")), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		text, err := kubectl(t.Context(), "", "kustomize", folder)
-		if err != nil {
-			t.Fatal(err)
-		}
+	edge := []string{"- ./gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test:443"}
+	agent := []string{"value: https://console.eu.shop.test", "value: https://gateway.eu.shop.test"}
+	for _, c := range []struct {
+		overlay    string
+		components []string
+		want       []string
+	}{
+		{"compass", nil, slices.Concat(edge, agent)},
+		{"standalone", nil, edge},
+		{"no-istio", nil, agent},
+		{"compass", []string{"gateway-api", "server-certificate"}, slices.Concat([]string{
+			"- gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test:443", "hostname: gateway.eu.shop.test",
+		}, agent)},
+	} {
 		var got []string
-		for document := range strings.SplitSeq(text, "\n---\n") {
+		for document := range strings.SplitSeq(renderedWith(t, map[string]string{"kyma.example.com": "eu.shop.test"}, c.overlay, c.components...), "\n---\n") {
 			if strings.Contains(document, "kind: CustomResourceDefinition\n") {
 				continue // has examples
 			}
 			if strings.Contains(document, "example.com") {
-				t.Errorf("%s: the domain of the manifests is left in\n%s", overlay, document)
+				t.Errorf("%s: the domain of the manifests is left in\n%s", c.overlay, document)
 			}
 			for line := range strings.Lines(document) {
 				if line = strings.TrimSpace(line); strings.Contains(line, "shop.test") {
@@ -224,15 +302,33 @@ func TestTheDomainOfTheSettingsIsWhereverADomainIs(t *testing.T) {
 				}
 			}
 		}
-		want := []string{
-			"- ./gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test", "- gateway.eu.shop.test:443",
-		}
-		if overlay == "compass" {
-			want = append(want, "value: https://console.eu.shop.test", "value: https://gateway.eu.shop.test")
-		}
 		slices.Sort(got)
-		if diff := cmp.Diff(want, got); diff != "" {
-			t.Errorf("%s (-want +got):\n%s", overlay, diff)
+		if diff := cmp.Diff(c.want, got); diff != "" {
+			t.Errorf("%s %v (-want +got):\n%s", c.overlay, c.components, diff)
+		}
+	}
+}
+
+// TestWhereTheAPIServerIsAndWhatMayBeReachedIsSaidByTheSettings is for both families of addresses.
+func TestWhereTheAPIServerIsAndWhatMayBeReachedIsSaidByTheSettings(t *testing.T) {
+	for overlay := range workloads {
+		text := renderedWith(t, map[string]string{
+			"ports: [{protocol: TCP, port: 443}, {protocol: TCP, port: 6443}]": `{to: [{ipBlock: {cidr: "fd00::1/128"}}], ports: [{protocol: TCP, port: 16443}]}`,
+			`ipBlock: {cidr: 0.0.0.0/0, except: [169.254.0.0/16]}`:             `ipBlock: {cidr: 10.0.0.0/8}`,
+		}, overlay)
+		for policy, want := range map[string]string{
+			"kyma-project.io--acm-module-to-api-server":            `[{"ports":[{"protocol":"TCP","port":16443}],"to":[{"ipBlock":{"cidr":"fd00::1/128"}}]}]`,
+			"kyma-project.io--acm-module-allow-to-external-system": `[{"to":[{"ipBlock":{"cidr":"10.0.0.0/8"}},{"ipBlock":{"cidr":"::/0","except":["fe80::/10","fd00:ec2::254/128"]}}]}]`,
+		} {
+			var p networkingv1.NetworkPolicy
+			decode(t, parsed(t, text)["NetworkPolicy/"+policy], &p)
+			got, err := json.Marshal(p.Spec.Egress)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if string(got) != want {
+				t.Errorf("%s of %s has egress %s, not %s", policy, overlay, got, want)
+			}
 		}
 	}
 }
