@@ -6,6 +6,7 @@ require (
 	github.com/99designs/gqlgen v0.17.98
 	github.com/Khan/genqlient v0.8.1
 	github.com/agnivade/levenshtein v1.2.2
+	github.com/blues/jsonata-go v1.5.4
 	github.com/cert-manager/cert-manager v1.21.2
 	github.com/cert-manager/issuer-lib v0.11.0
 	github.com/cloudevents/sdk-go/v2 v2.16.2

@@ -3,6 +3,7 @@ package deploy
 import (
 	"context"
 	"encoding/json"
+	"maps"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -45,10 +46,10 @@ func operator(t *testing.T) {
 	}
 }
 
-func TestWhatPrometheusAndGrafanaNeedIsAcceptedAndFits(t *testing.T) {
+func TestWhatPrometheusAndDashboardsNeedIsAcceptedAndFits(t *testing.T) {
 	operator(t)
 	install(t, "compass")
-	folders := []string{manifests(t, "monitoring"), manifests(t, filepath.Join("monitoring", "agent"))}
+	folders := []string{manifests(t, "monitoring"), manifests(t, filepath.Join("monitoring", "agent")), manifests(t, "busola")}
 	t.Cleanup(func() {
 		for _, folder := range folders {
 			if _, err := kubectl(context.Background(), "", "delete", "-k", folder); err != nil {
@@ -141,5 +142,18 @@ func TestWhatPrometheusAndGrafanaNeedIsAcceptedAndFits(t *testing.T) {
 	}
 	if len(shipped) != len(written) {
 		t.Errorf("%d dashboards are written and %d shipped", len(written), len(shipped))
+	}
+
+	var extensions corev1.ConfigMapList
+	if err := kube.List(t.Context(), &extensions, client.InNamespace("kube-public"), client.MatchingLabels{"busola.io/extension": "resource", "busola.io/extension-version": "0.5"}); err != nil {
+		t.Fatal(err)
+	}
+	parts := map[string][]string{}
+	for _, e := range extensions.Items {
+		parts[e.Name] = slices.Sorted(maps.Keys(e.Data))
+	}
+	want := []string{"details", "general", "list"}
+	if diff := cmp.Diff(map[string][]string{"application-connector-busola-application": want, "application-connector-busola-compassconnection": want}, parts); diff != "" {
+		t.Errorf("extensions of Busola (-want +got):\n%s", diff)
 	}
 }

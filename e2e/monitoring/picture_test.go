@@ -167,7 +167,9 @@ func (p panel) picture(t *testing.T, from *prometheus, begin, end time.Time) pic
 		if low == high {
 			high++
 		}
-		y = func(value float64) float64 { return height * (1 - (math.Log10(max(value, math.Pow(10, low)))-low)/(high-low)) }
+		y = func(value float64) float64 {
+			return height * (1 - (math.Log10(max(value, math.Pow(10, low)))-low)/(high-low))
+		}
 		ticks = nil
 		for i := low; i <= high; i++ {
 			ticks = append(ticks, math.Pow(10, i))
