@@ -34,7 +34,7 @@ type called struct {
 	chain
 	*api
 	app *v1alpha1.Application
-	// data and failed are the Secrets that the Application names, and why some cannot be read.
+	// data and failed are the Secrets that the API names, among others, and why some cannot be read.
 	data   map[string]map[string][]byte
 	failed map[string]error
 }
@@ -43,10 +43,8 @@ type called struct {
 func (w *walk) api(ctx context.Context, app *v1alpha1.Application, a *api, data map[string]map[string][]byte, failed map[string]error) []Step {
 	c := &called{walk: w, api: a, app: app, data: data, failed: failed}
 	c.about = a.path(app.Name)
-	if a.err != nil {
-		c.do(ctx, StepAPI, nil, func(context.Context) outcome {
-			return wrong("give the services other displayNames, or the entries other names, in Compass or by hand", "%s", a.err)
-		})
+	c.do(ctx, StepAPI, nil, func(context.Context) outcome { return a.addressed(app.Name) })
+	if len(c.roots) > 0 { // there is no call that would lead to it
 		return c.steps
 	}
 	c.do(ctx, StepCredentials, nil, c.prepared)
@@ -311,11 +309,12 @@ func (c *called) rejected(where string, status int) outcome {
 // get calls the API's root through the gateway's engine, and gives the API's status and the gateway's reason, if it gave one.
 func (c *called) get(ctx context.Context) (status int, reason string, err error) {
 	// Who may call is not in question here, and who looks is no workload.
-	open := c.app.DeepCopy()
+	open := c.alone
+	open.Spec.TargetSettings = slices.Clone(open.Spec.TargetSettings)
 	for i := range open.Spec.TargetSettings {
 		open.Spec.TargetSettings[i].AllowedCallers = nil
 	}
-	snapshot := routes.NewSnapshot([]v1alpha1.Application{*open}, c.data)
+	snapshot := routes.NewSnapshot([]v1alpha1.Application{open}, c.data)
 	engine := proxy.New(proxy.Options{
 		Snapshot: func() *routes.Snapshot { return snapshot }, Resolver: c.resolver, Transports: c.pool, Timeout: callTimeout, Log: slog.New(slog.DiscardHandler),
 	})

@@ -94,9 +94,12 @@ type api struct {
 	service, entry string // as in URLs
 	route          *routes.Route
 	err            error // why there is no route
+	only           bool  // there is no other API of its service
 	problems       []routes.Problem
 	spec           v1alpha1.Entry
-	uses           []string // names of Secrets
+	// alone is the Application as if it had no other API; it shares everything else with it. uses are the Secrets that it names.
+	alone v1alpha1.Application
+	uses  []string
 }
 
 // path is how it is called.
@@ -121,30 +124,30 @@ func (w *walk) application(ctx context.Context, t target) []Step {
 		c.do(ctx, StepAPI, []string{StepApplication}, nil)
 		return c.steps
 	}
-	secrets, unreadable := w.secrets(ctx, app)
-	var apis []*api
 	// An Application that is not as it should be may all the same have APIs that are.
-	c.do(ctx, StepAPI, nil, func(context.Context) outcome {
-		all := apisOf(app, secrets)
-		found, o := choose(all, t)
-		apis = found
-		return o
-	})
-	steps := c.steps
-	parts := make([][]Step, len(apis))
+	found, none := choose(apisOf(app, nil), t)
+	if none != nil {
+		c.do(ctx, StepAPI, nil, func(context.Context) outcome { return *none })
+	}
+	var names []string
+	for _, a := range found {
+		names = append(names, a.uses...)
+	}
+	data, failed := w.secrets(ctx, names)
+	found, _ = choose(apisOf(app, data), t)
+	parts := make([][]Step, len(found))
 	var group errgroup.Group
 	group.SetLimit(atOnce)
-	for i, a := range apis {
+	for i, a := range found {
 		group.Go(func() error {
-			parts[i] = w.api(ctx, app, a, secrets, unreadable)
+			parts[i] = w.api(ctx, app, a, data, failed)
 			return nil
 		})
 	}
 	_ = group.Wait() // no function above fails
-	steps = append(steps, slices.Concat(parts...)...)
 	last := chain{about: t.application}
 	last.do(ctx, StepGateway, nil, func(context.Context) outcome { return served(app) })
-	return append(steps, last.steps...)
+	return slices.Concat(c.steps, slices.Concat(parts...), last.steps)
 }
 
 // missing is for an Application that is not there.
@@ -188,10 +191,9 @@ func served(app *v1alpha1.Application) outcome {
 	return fine("it serves generation %d: %s", c.ObservedGeneration, c.Message)
 }
 
-// secrets reads the Secrets that an Application names. Those that cannot be read have an error.
-func (w *walk) secrets(ctx context.Context, app *v1alpha1.Application) (data map[string]map[string][]byte, failed map[string]error) {
+// secrets reads Secrets of APIs. Those that cannot be read have an error; those that are missing have nothing.
+func (w *walk) secrets(ctx context.Context, names []string) (data map[string]map[string][]byte, failed map[string]error) {
 	data, failed = map[string]map[string][]byte{}, map[string]error{}
-	names := routes.SecretNames(app)
 	slices.Sort(names)
 	for _, name := range slices.Compact(names) {
 		var s corev1.Secret
@@ -220,70 +222,77 @@ func apisOf(app *v1alpha1.Application, secrets map[string]map[string][]byte) []*
 				continue
 			}
 			a.route, a.err = snapshot.Entry(app.Name, a.service, a.entry)
+			_, several := snapshot.Service(app.Name, a.service)
+			a.only = several == nil
 			for _, p := range report.Problems {
 				if p.Service == service.Name && p.Entry == entry.Name {
 					a.problems = append(a.problems, p)
 				}
 			}
-			one := app.DeepCopy()
+			a.alone = *app
 			service.Entries = []v1alpha1.Entry{entry}
-			one.Spec.Services = []v1alpha1.Service{service}
-			a.uses = routes.SecretNames(one)
+			a.alone.Spec.Services = []v1alpha1.Service{service}
+			a.uses = routes.SecretNames(&a.alone)
 			all = append(all, a)
 		}
 	}
 	return all
 }
 
-// choose finds the APIs that are meant, by segments of URLs or by the names that these are made of.
-func choose(all []*api, t target) ([]*api, outcome) {
-	if t.service == "" {
-		if len(all) == 0 {
-			return nil, fine("the Application has no API")
-		}
-		return all, fine("the Application has %d", len(all))
+// choose finds the APIs that are meant, by segments of URLs or by the names that these are made of. If there are none, the
+// outcome says so.
+func choose(all []*api, t target) ([]*api, *outcome) {
+	is := func(segment, wanted string) bool {
+		return wanted == "" || segment == wanted || segment == routes.Segment(wanted)
 	}
-	is := func(segment, wanted string) bool { return segment == wanted || segment == routes.Segment(wanted) }
 	var found []*api
-	services, entries := []string{}, []string{}
+	var services, entries []string
 	for _, a := range all {
 		services = append(services, a.service)
 		if !is(a.service, t.service) {
 			continue
 		}
 		entries = append(entries, a.entry)
-		if t.entry == "" || is(a.entry, t.entry) {
+		if is(a.entry, t.entry) {
 			found = append(found, a)
 		}
 	}
 	services = slices.Compact(services)
+	var none outcome
 	switch {
-	case len(found) == 0 && len(entries) == 0 && len(services) == 0:
-		return nil, wrong("add it to the Application or, if that comes from Compass, to its bundle there", "the Application has no API at all")
-	case len(found) == 0 && len(entries) == 0:
-		return nil, wrong("correct the name", "the Application has no service %s with an API; it has: %s", t.service, list(closest(t.service, services)))
-	case len(found) == 0:
-		return nil, wrong("correct the name", "service %s has no API %s; it has: %s", t.service, t.entry, list(closest(t.entry, entries)))
+	case len(found) > 0:
+		return found, nil
+	case len(all) == 0 && t.service == "":
+		none = fine("the Application has none")
+	case len(all) == 0:
+		none = wrong("add it to the Application or, if that comes from Compass, to its bundle there", "the Application has none at all")
+	case len(entries) == 0:
+		none = wrong("correct the name", "the Application has no service %s with an API; it has: %s", t.service, list(closest(t.service, services)))
+	default:
+		none = wrong("correct the name", "service %s has no API %s; it has: %s", t.service, t.entry, list(closest(t.entry, entries)))
 	}
-	var ambiguous *routes.AmbiguousError
-	for _, a := range found {
-		if errors.As(a.err, &ambiguous) {
-			return nil, wrong("give the services other displayNames, or the entries other names, in Compass or by hand",
-				"%d APIs are called %s, so the gateway refuses each: %s", len(ambiguous.Matches), a.path(t.application), matches(ambiguous))
-		}
-	}
-	if len(found) > 1 {
-		return found, fine("the service has %d, to be called on port 8082 only, by their own names", len(found))
-	}
-	return found, fine("it is called /%s on port 8082 of the gateway", found[0].path(t.application))
+	return nil, &none
 }
 
-func matches(err *routes.AmbiguousError) string {
-	var all []string
-	for _, m := range err.Matches {
-		all = append(all, fmt.Sprintf("%q of service %q (id %s)", m.EntryName, m.DisplayName, m.ServiceID))
+// addressed says how an API is called, or why it cannot be.
+func (a *api) addressed(application string) outcome {
+	if ambiguous, ok := errors.AsType[*routes.AmbiguousError](a.err); ok {
+		var all []string
+		for _, m := range ambiguous.Matches {
+			all = append(all, fmt.Sprintf("%q of service %q (id %s)", m.EntryName, m.DisplayName, m.ServiceID))
+		}
+		return wrong("give the services other displayNames, or the entries other names, in Compass or by hand",
+			"%d APIs go by this address, so the gateway refuses each: %s", len(all), list(all))
 	}
-	return list(all)
+	switch {
+	case a.entry == "" && a.only:
+		return fine("called /%s on port 8080 of the gateway", a.path(application))
+	case a.entry == "":
+		return wrong("give the entry a name with a letter or a digit, in Compass or by hand", "it cannot be called: its name is nothing in a URL, and it is not the only API of its service")
+	case a.only:
+		return fine("called /%s on port 8082 of the gateway, or /%s/%s on port 8080", a.path(application), application, a.service)
+	}
+	return fine("called /%s on port 8082 of the gateway", a.path(application))
 }
 
 // closest gives all names if they are few, and else those that are near.

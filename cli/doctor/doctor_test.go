@@ -39,7 +39,7 @@ func TestWhereAllIsWellEveryStepIsOK(t *testing.T) {
 		"healthy-shop.txt":       {w.application},
 		"healthy.json":           {w.application + "/sales/sales", "-o", "json"},
 		"healthy-standalone.txt": {w.application + "/prices", "--standalone"},
-		"healthy-no-calls.txt":   {w.application + "/Sales", "--no-calls"},
+		"healthy-no-calls.txt":   {w.application + "/Warehouse", "--no-calls"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			out := w.examine(args...)

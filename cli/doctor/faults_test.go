@@ -347,7 +347,12 @@ var targetFaults = []fault{
 	{
 		name: "two APIs go by one address", args: []string{"shop/warehouse/boxes"}, step: doctor.StepAPI,
 		plant: func(w *world) { w.entry("Warehouse", func(e *v1alpha1.Entry) { e.Name = "boxes!" }) },
-		line:  `API of shop: 2 APIs are called shop/warehouse/boxes, so the gateway refuses each: "boxes!" of service "Warehouse" (id Warehouse), "Boxes" of service "Warehouse" (id Warehouse); give the services other displayNames, or the entries other names, in Compass or by hand`,
+		line:  `API of shop/warehouse/boxes: 2 APIs go by this address, so the gateway refuses each: "boxes!" of service "Warehouse" (id Warehouse), "Boxes" of service "Warehouse" (id Warehouse); give the services other displayNames, or the entries other names, in Compass or by hand`,
+	},
+	{
+		name: "an API of several has no name for URLs", args: []string{"shop/warehouse"}, step: doctor.StepAPI,
+		plant: func(w *world) { w.entry("Warehouse", func(e *v1alpha1.Entry) { e.Name = "?" }) },
+		line:  `API of shop/warehouse: it cannot be called: its name is nothing in a URL, and it is not the only API of its service; give the entry a name with a letter or a digit, in Compass or by hand`,
 	},
 	{
 		name: "the Secret of the credentials is missing", args: []string{"shop/orders"}, step: doctor.StepCredentials,
@@ -649,16 +654,9 @@ func TestEachPlantedFaultIsFoundAndNamed(t *testing.T) {
 				t.Errorf("got  %s\nwant %s", out.line, f.line)
 			}
 			state := map[int]doctor.State{1: doctor.Wrong, 2: doctor.Unknown}[want]
-			for _, s := range r.Steps {
-				if s.Name == f.step {
-					if s.State != state {
-						t.Errorf("%s is %s", s.Name, s.State)
-					}
-					break
-				}
-				if s.State != doctor.OK && s.State != doctor.Skipped {
-					t.Errorf("%s is %s before it: %s", s.Name, s.State, s.Finding)
-				}
+			i := slices.IndexFunc(r.Steps, func(s doctor.Step) bool { return s.State != doctor.OK && s.State != doctor.Skipped })
+			if i < 0 || r.Steps[i].Name != f.step || r.Steps[i].State != state {
+				t.Errorf("%s should be the first that is not well, and %s: %+v", f.step, state, r.Steps)
 			}
 			if t.Failed() {
 				t.Log(w.plain(w.examine(args...).stdout))

@@ -53,6 +53,7 @@ func (o *Options) start() (*walk, error) {
 	if o.Getenv("KUBERNETES_SERVICE_HOST") != "" { // Kubernetes sets it in every Pod
 		w.from = FromCluster
 	}
+	o.config.QPS = -1 // one run of the command is no burden, and a limit of its own would only slow it down
 	scheme := runtime.NewScheme()
 	if err := errors.Join(corev1.AddToScheme(scheme), v1alpha1.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, err

@@ -13,7 +13,7 @@ func (w *world) tour() []chapter {
 	}
 	return []chapter{
 		w.clusterChapter(`Synchronized`, `mp-shop\s+True\s+True\s+True`, `mp-crm\s+True\s+True\s+True`, `warehouse`),
-		w.gatewayChapter(), w.eventsChapter(), w.statusChapter(),
+		w.gatewayChapter(), w.eventsChapter(), w.statusChapter(w.doctor()),
 	}
 }
 
@@ -67,8 +67,17 @@ func (w *world) eventsChapter() chapter {
 	}}
 }
 
-func (w *world) statusChapter() chapter {
-	return chapter{"How it is", []stop{
+func (w *world) statusChapter(more ...stop) chapter {
+	return chapter{"How it is", append([]stop{
 		{title: "connection, certificate, sync and Applications in one view", command: "appconn status", want: []string{`(?i)synchronized`}},
-	}}
+	}, more...)}
+}
+
+// doctor looks for what is wrong, of the way to Compass and of one API, with the authorities that agent and gateway are given.
+func (w *world) doctor() stop {
+	return stop{
+		title:   "what is wrong, link by link, to Compass and to one API",
+		command: "APP_COMPASS_CA_FILE=compass-ca.crt appconn doctor mp-shop/prices/prices --target-ca-file systems-ca.crt --allowed-targets " + host,
+		want:    []string{`(?m)^HEALTH +Healthy$`, `(?m)^OK +Director `, `(?m)^OK +Token `, `(?m)^OK +Answer `},
+	}
 }
