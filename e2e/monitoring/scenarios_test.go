@@ -59,19 +59,20 @@ func api(metric string, labels ...string) string {
 }
 
 const (
-	agentUp        = "compass_runtime_agent_connection_up"
-	agentCondition = "compass_runtime_agent_condition"
-	agentNotBefore = "compass_runtime_agent_certificate_not_before_timestamp_seconds"
-	agentNotAfter  = "compass_runtime_agent_certificate_not_after_timestamp_seconds"
-	agentRenewal   = "compass_runtime_agent_certificate_renewal_timestamp_seconds"
-	agentSynced    = "compass_runtime_agent_sync_last_success_timestamp_seconds"
-	agentFailed    = "compass_runtime_agent_failed_applications"
-	agentApps      = "compass_runtime_agent_applications"
-	gatewayCalls   = "central_application_gateway_requests_total"
-	gatewayBreaker = "central_application_gateway_breaker_open"
-	gatewayEnd     = "central_application_gateway_client_certificate_not_after_timestamp_seconds"
-	eventRequests  = "validator_requests_total"
-	eventAttempts  = "validator_publisher_duration_seconds_count"
+	agentUp          = "compass_runtime_agent_connection_up"
+	agentCondition   = "compass_runtime_agent_condition"
+	agentNotBefore   = "compass_runtime_agent_certificate_not_before_timestamp_seconds"
+	agentNotAfter    = "compass_runtime_agent_certificate_not_after_timestamp_seconds"
+	agentRenewal     = "compass_runtime_agent_certificate_renewal_timestamp_seconds"
+	agentSynced      = "compass_runtime_agent_sync_last_success_timestamp_seconds"
+	agentFailed      = "compass_runtime_agent_failed_applications"
+	agentApps        = "compass_runtime_agent_applications"
+	gatewayCalls     = "central_application_gateway_requests_total"
+	gatewayBreaker   = "central_application_gateway_breaker_open"
+	gatewayEnd       = "central_application_gateway_client_certificate_not_after_timestamp_seconds"
+	gatewayTargetEnd = "central_application_gateway_target_certificate_not_after_timestamp_seconds"
+	eventRequests    = "validator_requests_total"
+	eventAttempts    = "validator_publisher_duration_seconds_count"
 )
 
 // certificate is one of 90 days that ends so long after the end, and is renewed in the last 27 days of it, beside an agent
@@ -180,6 +181,11 @@ var scenarios = map[string][]scenario{
 		{"ten days are left", map[string]string{api(gatewayEnd): steady(end + 10*day)}, once("That of shop/orders/api ends in 10d 0h 0m 0s.", "application", "shop", "service", "orders", "entry", "api")},
 		{"it has ended", map[string]string{api(gatewayEnd): steady(60)}, once("That of shop/orders/api has ended.", "application", "shop", "service", "orders", "entry", "api")},
 		{"fifteen days are left", map[string]string{api(gatewayEnd): steady(end + 15*day)}, nil},
+	},
+	"GatewayTargetCertificateEnding": {
+		{"three days are left", map[string]string{api(gatewayTargetEnd): steady(end + 3*day)}, once("That which shop/orders/api shows ends in 3d 0h 0m 0s.", "application", "shop", "service", "orders", "entry", "api")},
+		{"it has ended", map[string]string{api(gatewayTargetEnd): steady(60)}, once("That which shop/orders/api shows has ended.", "application", "shop", "service", "orders", "entry", "api")},
+		{"eight days are left", map[string]string{api(gatewayTargetEnd): steady(end + 8*day)}, nil},
 	},
 	"GatewayVerificationOff": {
 		{"of one Application", map[string]string{series("central_application_gateway_applications_without_tls_verification", "a"): steady(1)},

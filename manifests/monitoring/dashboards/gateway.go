@@ -51,13 +51,20 @@ var gateway = board{
 			{kind: graph, title: "Found in the cache", about: "Share of the times that a token or a CSRF session was asked for, and was there.", unit: units.PercentUnit, width: 8, most: 1, queries: []query{
 				{`sum by (cache) (rate(central_application_gateway_cache_lookups_total{result="hit"}[$__rate_interval])) / sum by (cache) (rate(central_application_gateway_cache_lookups_total[$__rate_interval]))`, "{{cache}}"}}},
 		}},
-		{"APIs with limits and certificates", []panel{
-			{kind: states, title: "Circuit breakers", about: "Open: calls are kept back.", unit: units.Short, width: 8, words: map[string]word{"0": {"closed", green}, "1": {"open", red}},
+		{"Limits", []panel{
+			{kind: states, title: "Circuit breakers", about: "Open: calls are kept back.", unit: units.Short, width: 12, words: map[string]word{"0": {"closed", green}, "1": {"open", red}},
 				queries: []query{{`max by (application, service, entry) (central_application_gateway_breaker_open` + of + `)`, "{{application}}/{{service}}/{{entry}}"}}},
-			{kind: graph, title: "In flight, of APIs with limits", about: "Calls that have not ended.", unit: units.Short, width: 8,
+			{kind: graph, title: "In flight, of APIs with limits", about: "Calls that have not ended.", unit: units.Short, width: 12,
 				queries: []query{{`sum by (application, service, entry) (central_application_gateway_limited_requests_in_flight` + of + `)`, "{{application}}/{{service}}/{{entry}}"}}},
+		}},
+		{"TLS", []panel{
 			{kind: graph, title: "Client certificates end in", about: "Time until the client certificate for an API ends.", unit: units.Seconds, width: 8,
 				queries: []query{{`min by (application, service, entry) (central_application_gateway_client_certificate_not_after_timestamp_seconds` + of + `) - time()`, "{{application}}/{{service}}/{{entry}}"}}},
+			{kind: graph, title: "Certificates of APIs end in", about: "Time until the certificate ends that an API showed last. Only of those that were called lately.", unit: units.Seconds, width: 8,
+				queries: []query{{`min by (application, service, entry) (central_application_gateway_target_certificate_not_after_timestamp_seconds` + of + `) - time()`, "{{application}}/{{service}}/{{entry}}"}}},
+			{kind: graph, title: "TLS handshakes", about: "With APIs and token endpoints, in the ten minutes before. untrusted: their certificate is not believed; refused: they sent an alert.", unit: units.Short, width: 8,
+				names: map[string]string{"accepted": green, "untrusted": red, "refused": orange},
+				queries: []query{{`sum by (outcome) (increase(central_application_gateway_tls_handshakes_total[10m]))`, "{{outcome}}"}}},
 		}},
 		{"Configuration", []panel{
 			{kind: graph, title: "Faults by reason", about: "The reasons are those of the condition RoutesReady.", unit: units.Short, width: 8,
