@@ -151,8 +151,8 @@ func (t *result) Fatal(args ...any)                 { t.Log(args...); t.FailNow(
 func (t *result) Fatalf(format string, args ...any) { t.Logf(format, args...); t.FailNow() }
 
 func TestAValidatorThatIsFooledIsFoundAndOneThatIsNotPasses(t *testing.T) {
-	// A failure is what most of these are about: no time for small ones, and no files.
-	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "0s"} {
+	// A failure is what most of these are about: no time for small ones, no files, and so many attempts that none is missed.
+	for name, value := range map[string]string{"rapid.nofailfile": "true", "rapid.shrinktime": "0s", "rapid.checks": "300"} {
 		f := flag.Lookup(name)
 		before := f.Value.String()
 		if err := flag.Set(name, value); err != nil {
