@@ -358,7 +358,7 @@ func replacesNames(t *testing.T, s *stage) {
 	s.put(compass.Application{Name: "Taken"}, compass.Application{Name: "Größe über alles"}, compass.Application{Name: long},
 		compass.Application{Name: "Colliding", Bundles: []compass.Bundle{bundle("one name"), bundle("one!name")}})
 	s.configure()
-	s.start()
+	r := s.start()
 	c := s.inState(compassv1alpha1.Synchronized)
 	got := s.applications()
 	slices.Sort(got)
@@ -372,6 +372,24 @@ func replacesNames(t *testing.T, s *stage) {
 	if want := map[string]string{"mp-taken": "NameTaken", "mp-colliding": "AmbiguousAPIs"}; !maps.Equal(reasons, want) {
 		t.Errorf("failed Applications %v, want %v", reasons, want)
 	}
+	s.eventually("an event about each of them, and the metrics", func() bool {
+		var events eventsv1.EventList
+		if err := s.client.List(t.Context(), &events); err != nil {
+			return false
+		}
+		var told []string
+		for _, e := range events.Items {
+			if e.Reason == "ApplicationFailed" && e.Type == corev1.EventTypeWarning && e.Regarding.UID == c.UID {
+				name, _, _ := strings.Cut(e.Note, " ")
+				told = append(told, name)
+			}
+		}
+		slices.Sort(told)
+		_, metrics := s.fetch(r.metrics + "/metrics")
+		return slices.Equal(told, []string{"mp-colliding", "mp-taken"}) &&
+			strings.Contains(metrics, "compass_runtime_agent_applications{state=\"total\"} 5\n") &&
+			strings.Contains(metrics, "compass_runtime_agent_failed_applications{reason=\"NameTaken\"} 1\n")
+	})
 	if err := s.client.Get(t.Context(), client.ObjectKeyFromObject(taken), taken); err != nil || taken.Spec.Description != "mine" || len(taken.Spec.Services) > 0 {
 		t.Errorf("the Application that somebody wrote has changed: %+v, %v", taken.Spec, err)
 	}

@@ -295,12 +295,6 @@ func (r *Reconciler) urls(v *view) (connector, director string) {
 	return v.client.connectorURL, v.client.directorURL
 }
 
-func (r *Reconciler) renewAt(c certs.Credential) time.Time {
-	policy := r.Renewal
-	policy.Identity = c.Leaf().Subject.CommonName
-	return policy.RenewAt(c.Leaf())
-}
-
 // act does what the row says.
 func (r *Reconciler) act(ctx context.Context, row Row, v *view) error {
 	if row.Do.calls() {
@@ -384,6 +378,7 @@ func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.
 	v.facts.Now = v.now
 	v.facts.Certificate = r.describeCertificate(v)
 	v.facts.Idle = row.Do == Wait
+	v.facts.StaleAfter = r.Schedule.StaleAfter()
 	status.Conclude(st, v.facts, v.generation)
 	if err := r.Writer.Write(ctx, v.before, v.connection, v.facts, v.events); err != nil {
 		if apierrors.IsNotFound(err) {

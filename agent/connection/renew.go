@@ -85,6 +85,12 @@ func (r *Reconciler) maintenanceFailed(ctx context.Context, v *view, err error, 
 	r.failed(v, err)
 }
 
+func (r *Reconciler) renewAt(c certs.Credential) time.Time {
+	policy := r.Renewal
+	policy.Identity = c.Leaf().Subject.CommonName
+	return policy.RenewAt(c.Leaf())
+}
+
 func renewalReason(v *view) string {
 	if v.connection.Spec.RefreshCredentialsNow || renewalWanted(v.connection) {
 		return forRequested

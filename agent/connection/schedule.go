@@ -18,6 +18,9 @@ const (
 	heartbeat = time.Hour
 	// maxRetryAfter bounds what a server may ask for.
 	maxRetryAfter = time.Hour
+	// stalePeriods and leastStale: see Schedule.StaleAfter. A failure or two is no news.
+	stalePeriods = 10
+	leastStale   = 30 * time.Minute
 )
 
 // Schedule says when Compass is called next. It is the only place that does.
@@ -58,6 +61,9 @@ func (s Schedule) AfterStart(now time.Time, identity string) time.Time {
 func (s Schedule) Longest() time.Duration {
 	return max(2*s.Period, 2*s.Floor, s.Floor+maxBackoff, maxRetryAfter) + time.Minute
 }
+
+// StaleAfter is for how long syncs may fail before what the last one brought counts as out of date.
+func (s Schedule) StaleAfter() time.Duration { return max(stalePeriods*s.Period, leastStale) }
 
 // stamp makes a time one that a status can hold, in whole seconds, without making it sooner. What is past stays so.
 func stamp(at, now time.Time) time.Time {

@@ -54,7 +54,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 	result, err := r.bring(ctx, v, snapshot)
 	if err != nil {
 		r.Log.WarnContext(ctx, "the Applications could not be brought into place", "error", err)
-		status.SyncError(v.status(), compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: "+err.Error(), true, r.Clock.Now())
+		status.SyncError(v.status(), compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: "+err.Error(), snapshot.Complete, r.Clock.Now())
 		r.failed(v, err)
 		return 0
 	}
@@ -69,12 +69,12 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 	if err := r.label(ctx, v, d, snapshot); err != nil {
 		r.Log.WarnContext(ctx, "the labels of the runtime could not be set", "error", err)
 		status.Applying(st, r.Clock.Now())
-		status.SyncError(st, compassv1alpha1.MetadataUpdateFailed, "Failed to reconcile Runtime labels with proper URLs: "+cause(err), true, r.Clock.Now())
+		status.SyncError(st, compassv1alpha1.MetadataUpdateFailed, "Failed to reconcile Runtime labels with proper URLs: "+cause(err), snapshot.Complete, r.Clock.Now())
 		r.failed(v, err)
 		return retryAfter(err)
 	}
 	now := r.Clock.Now()
-	status.Synced(st, now)
+	status.Synced(st, snapshot.Complete, now)
 	resyncHandled(v.connection, now)
 	st.ConsecutiveFailures = 0
 	r.Metrics.SyncTook(now.Sub(started))

@@ -1,6 +1,7 @@
 package status
 
 import (
+	"fmt"
 	"time"
 
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -49,6 +50,8 @@ const (
 	ReasonConfigurationInvalid = "ConfigurationInvalid"
 	// ReasonGuarded of PruneBlocked: Applications that Director no longer names are kept, the message says why.
 	ReasonGuarded = "Guarded"
+	// ReasonNotSyncedForLong of Stale: the Applications were last brought into place long ago, the message says when.
+	ReasonNotSyncedForLong = "NotSyncedForLong"
 )
 
 // Certificate is what conditions need to know of the client certificate.
@@ -78,6 +81,8 @@ type Facts struct {
 	// Synced says that a sync ran to its end; PruneBlocked is why it kept Applications, if it did.
 	Synced       bool
 	PruneBlocked string
+	// StaleAfter is how long after the last sync the Applications count as out of date; 0 means never.
+	StaleAfter time.Duration
 }
 
 // Conclude derives the conditions of a status from what else stands in it and from facts. It is the only place where
@@ -158,6 +163,18 @@ func Conclude(st *compassv1alpha1.CompassConnectionStatus, f Facts, generation i
 	if f.Synced || f.PruneBlocked != "" {
 		whileTrue(compassv1alpha1.ConditionPruneBlocked, f.PruneBlocked != "", ReasonGuarded, f.PruneBlocked)
 	}
+	since := syncedAt(st)
+	// The message does not grow older, so that the status is not written again and again.
+	whileTrue(compassv1alpha1.ConditionStale, f.StaleAfter > 0 && !since.IsZero() && f.Now.Sub(since) > f.StaleAfter, ReasonNotSyncedForLong,
+		fmt.Sprintf("no sync has brought the Applications into place since %s, for more than %s: they and their credentials may be out of date", since.UTC().Format(time.RFC3339), f.StaleAfter))
+}
+
+// syncedAt is when the Applications were last brought into place, or, if they never were, when the cluster was paired.
+func syncedAt(st *compassv1alpha1.CompassConnectionStatus) time.Time {
+	if s := st.SynchronizationStatus; s != nil && !s.LastSuccessfulApplication.IsZero() {
+		return s.LastSuccessfulApplication.Time
+	}
+	return st.ConnectionStatus.Established.Time
 }
 
 func certificate(c Certificate, now time.Time) (metav1.ConditionStatus, string, string) {

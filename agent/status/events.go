@@ -16,6 +16,9 @@ type Event struct {
 	Type string
 	// Reason in one word, Action that the agent took, Message for people.
 	Reason, Action, Message string
+	// Part of the CompassConnection that it is about, as a field path; empty for all of it. Events that differ in nothing but
+	// their message are taken for one that happened again, and only the first message is kept.
+	Part string
 }
 
 // Reasons of events, besides the connection states, each of which is the reason of the event about entering it, and
@@ -92,6 +95,7 @@ func failed(before, after *compassv1alpha1.CompassConnectionStatus) []Event {
 		}
 		events = append(events, Event{
 			Type: corev1.EventTypeWarning, Reason: EventApplicationFailed, Action: "Sync", Message: fmt.Sprintf("%s (%s): %s: %s", f.Name, f.ID, f.Reason, f.Message),
+			Part: fmt.Sprintf("status.failedApplications{id=%s,reason=%s}", f.ID, f.Reason),
 		})
 	}
 	return events

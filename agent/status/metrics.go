@@ -44,7 +44,7 @@ func NewMetrics(r prometheus.Registerer) *Metrics {
 		duration: prometheus.NewHistogram(prometheus.HistogramOpts{Namespace: namespace, Name: "sync_duration_seconds",
 			Help: "Time from the first query to the last write of a sync.", Buckets: []float64{.1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120, 300}}),
 		applications: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "applications",
-			Help: "Applications after the last sync, by state (synced, ready, failed, pending_deletion)."}, []string{"state"}),
+			Help: "Applications after the last sync, by state (total, synced, ready, failed, pending_deletion)."}, []string{"state"}),
 		failures: prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: "failed_applications",
 			Help: "Systems that the last sync could not bring into place, by reason."}, []string{"reason"}),
 		repairs: prometheus.NewCounter(prometheus.CounterOpts{Namespace: namespace, Name: "drift_repairs_total",
@@ -89,6 +89,7 @@ func (m *Metrics) Failures(byReason map[string]int) {
 var conditions = []string{
 	compassv1alpha1.ConditionReady, compassv1alpha1.ConditionConnected, compassv1alpha1.ConditionCertificateReady, compassv1alpha1.ConditionApplicationsSynced,
 	compassv1alpha1.ConditionReconciling, compassv1alpha1.ConditionStalled, compassv1alpha1.ConditionPruneBlocked,
+	compassv1alpha1.ConditionStale,
 }
 
 // holds is 1 if a condition is True, else 0.
@@ -118,6 +119,7 @@ func (m *Metrics) observe(st *compassv1alpha1.CompassConnectionStatus, f Facts) 
 		m.lastSuccess.Set(unix(s.LastSuccessfulApplication.Time))
 	}
 	if a := st.Applications; a != nil {
+		m.applications.WithLabelValues("total").Set(float64(a.Total))
 		m.applications.WithLabelValues("synced").Set(float64(a.Synced))
 		m.applications.WithLabelValues("ready").Set(float64(a.Ready))
 		m.applications.WithLabelValues("failed").Set(float64(a.Failed))

@@ -46,7 +46,7 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 	}
 	synced := status.Facts{Now: now, Certificate: valid, Called: true, Synced: true}
 	wellBefore := func(st *S) {
-		status.Synced(st, now)
+		status.Synced(st, true, now)
 		status.Conclude(st, synced, 7)
 	}
 	for name, test := range map[string]struct {
@@ -55,7 +55,7 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 		facts  status.Facts
 		want   map[string]string
 	}{
-		"synchronised": {after: func(st *S) { status.Synced(st, now) }, facts: synced, want: good},
+		"synchronised": {after: func(st *S) { status.Synced(st, true, now) }, facts: synced, want: good},
 		"paired, not synced yet": {
 			after: func(st *S) { status.Paired(st, now) }, facts: status.Facts{Now: now, Certificate: valid},
 			want: map[string]string{"Ready": "False/NotTriedYet", "Connected": "Unknown/NotTriedYet", "CertificateReady": "True/Valid", "ApplicationsSynced": "Unknown/NotTriedYet", "Reconciling": "True/Progressing"},
@@ -109,13 +109,13 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 		},
 		"some Applications failed": {
 			after: func(st *S) {
-				status.Synced(st, now)
+				status.Synced(st, true, now)
 				status.Counted(st, status.Applied{Total: 2, Synced: 1, Failed: 1, Failures: []compassv1alpha1.FailedApplication{{ID: "1", Name: "a", Reason: "Why"}}})
 			}, facts: synced,
 			want: with("Ready", "False/ApplicationsFailed", "ApplicationsSynced", "False/ApplicationsFailed", "Reconciling", "True/Progressing"),
 		},
 		"deletions are held back": {
-			after: func(st *S) { status.Synced(st, now) }, facts: status.Facts{Now: now, Certificate: valid, Called: true, Synced: true, PruneBlocked: "too many"},
+			after: func(st *S) { status.Synced(st, true, now) }, facts: status.Facts{Now: now, Certificate: valid, Called: true, Synced: true, PruneBlocked: "too many"},
 			want: with("PruneBlocked", "True/Guarded"),
 		},
 		"nothing was tried": {
@@ -142,6 +142,27 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 		"the certificate begins later": {
 			before: wellBefore, after: func(*S) {}, facts: status.Facts{Now: valid.NotBefore.Add(-time.Hour), Idle: true, Certificate: valid},
 			want: with("Ready", "False/NotYetValid", "CertificateReady", "False/NotYetValid", "Reconciling", "True/Progressing"),
+		},
+		"no sync for long": {
+			before: wellBefore, after: func(st *S) {
+				status.SyncError(st, compassv1alpha1.SynchronizationFailed, "no", false, now.Add(time.Hour))
+				st.ConsecutiveFailures = 9
+			}, facts: status.Facts{Now: now.Add(time.Hour + time.Second), Certificate: valid, Called: true, CallError: "no", StaleAfter: time.Hour},
+			want: with("Ready", "False/CallFailed", "Connected", "False/CallFailed", "ApplicationsSynced", "False/SyncFailed", "Reconciling", "True/Retrying", "Stale", "True/NotSyncedForLong"),
+		},
+		"no sync, but not for long": {
+			before: wellBefore, after: func(*S) {}, facts: status.Facts{Now: now.Add(time.Hour), Idle: true, Certificate: valid, StaleAfter: time.Hour}, want: good,
+		},
+		"never a sync, for long": {
+			after: func(st *S) { status.Paired(st, now) }, facts: status.Facts{Now: now.Add(2 * time.Hour), Idle: true, Certificate: valid, StaleAfter: time.Hour},
+			want: map[string]string{"Ready": "False/NotTriedYet", "Connected": "Unknown/NotTriedYet", "CertificateReady": "True/Valid", "ApplicationsSynced": "Unknown/NotTriedYet", "Reconciling": "True/Progressing", "Stale": "True/NotSyncedForLong"},
+		},
+		"a sync after none for long": {
+			before: func(st *S) {
+				wellBefore(st)
+				status.Conclude(st, status.Facts{Now: now.Add(2 * time.Hour), Idle: true, Certificate: valid, StaleAfter: time.Hour}, 7)
+			}, after: func(st *S) { status.Synced(st, true, now.Add(2*time.Hour)) },
+			facts: status.Facts{Now: now.Add(2 * time.Hour), Certificate: valid, Called: true, Synced: true, StaleAfter: time.Hour}, want: good,
 		},
 		"the client Secret is damaged": {
 			after: func(st *S) { status.ConnectionError(st, compassv1alpha1.ConnectionFailed, "no", now) },
@@ -171,7 +192,7 @@ func TestTransitionsKeepWhatEarlierSyncsReached(t *testing.T) {
 	var st compassv1alpha1.CompassConnectionStatus
 	status.Prepare(&st)
 	status.Paired(&st, now)
-	status.Synced(&st, now.Add(time.Minute))
+	status.Synced(&st, true, now.Add(time.Minute))
 	status.SyncError(&st, compassv1alpha1.SynchronizationFailed, strings.Repeat("x", 5000), false, now.Add(2*time.Minute))
 	status.Renewed(&st, now.Add(3*time.Minute))
 	at := func(d time.Duration) metav1.Time { return metav1.NewTime(now.Add(d)) }
@@ -250,7 +271,7 @@ func TestEachConditionIsShownAsANumber(t *testing.T) {
 		t.Helper()
 		connection := &compassv1alpha1.CompassConnection{}
 		status.Prepare(&connection.Status)
-		status.Synced(&connection.Status, now)
+		status.Synced(&connection.Status, true, now)
 		status.Conclude(&connection.Status, facts, 7)
 		// Without a difference nothing is patched and no event sent.
 		if err := writer.Write(t.Context(), connection, connection, facts, nil); err != nil {
@@ -274,12 +295,12 @@ func TestEachConditionIsShownAsANumber(t *testing.T) {
 		return got
 	}
 	held := status.Facts{Now: now, Certificate: valid, Called: true, Synced: true, PruneBlocked: "too many"}
-	want := map[string]float64{"Ready": 1, "Connected": 1, "CertificateReady": 1, "ApplicationsSynced": 1, "Reconciling": 0, "Stalled": 0, "PruneBlocked": 1, "up": 1}
+	want := map[string]float64{"Ready": 1, "Connected": 1, "CertificateReady": 1, "ApplicationsSynced": 1, "Reconciling": 0, "Stalled": 0, "PruneBlocked": 1, "Stale": 0, "up": 1}
 	if diff := cmp.Diff(want, show(held)); diff != "" {
 		t.Error(diff)
 	}
 	broken := status.Facts{Now: now, Certificate: valid, Called: true, CallError: "refused", Synced: true, Stalled: status.ReasonTokenNeeded}
-	want = map[string]float64{"Ready": 0, "Connected": 0, "CertificateReady": 1, "ApplicationsSynced": 1, "Reconciling": 0, "Stalled": 1, "PruneBlocked": 0, "up": 0}
+	want = map[string]float64{"Ready": 0, "Connected": 0, "CertificateReady": 1, "ApplicationsSynced": 1, "Reconciling": 0, "Stalled": 1, "PruneBlocked": 0, "Stale": 0, "up": 0}
 	if diff := cmp.Diff(want, show(broken)); diff != "" {
 		t.Error(diff)
 	}

@@ -89,7 +89,8 @@ func ConnectionError(st *compassv1alpha1.CompassConnectionStatus, state compassv
 	st.ConnectionStatus.Error = Bound(message)
 }
 
-// SyncError notes a sync that failed as a whole. What earlier syncs reached stays.
+// SyncError notes a sync that failed as a whole; fetched says whether Director's answer was whole. What earlier syncs reached
+// stays.
 func SyncError(st *compassv1alpha1.CompassConnectionStatus, state compassv1alpha1.ConnectionState, message string, fetched bool, now time.Time) {
 	st.State = state
 	s := synchronization(st)
@@ -121,11 +122,14 @@ func Counted(st *compassv1alpha1.CompassConnectionStatus, a Applied) {
 	}
 }
 
-// Synced notes a sync that ran to its end.
-func Synced(st *compassv1alpha1.CompassConnectionStatus, now time.Time) {
+// Synced notes a sync that ran to its end; complete says whether Director's answer was whole.
+func Synced(st *compassv1alpha1.CompassConnectionStatus, complete bool, now time.Time) {
 	st.State = compassv1alpha1.Synchronized
 	s := synchronization(st)
-	s.LastAttempt, s.LastSuccessfulFetch, s.LastSuccessfulApplication, s.Error = metav1.NewTime(now), metav1.NewTime(now), metav1.NewTime(now), ""
+	s.LastAttempt, s.LastSuccessfulApplication, s.Error = metav1.NewTime(now), metav1.NewTime(now), ""
+	if complete {
+		s.LastSuccessfulFetch = metav1.NewTime(now)
+	}
 }
 
 // Applying notes that Applications are in place although what follows them failed.

@@ -3,7 +3,9 @@ package status
 import (
 	"context"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/tools/events"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -32,7 +34,17 @@ func (w *Writer) Write(ctx context.Context, before, connection *compassv1alpha1.
 	}
 	w.Metrics.observe(&connection.Status, f)
 	for _, e := range append(happened, changes(&before.Status, &connection.Status)...) {
-		w.Recorder.Eventf(connection, nil, e.Type, e.Reason, e.Action, "%s", Bound(e.Message))
+		w.Recorder.Eventf(connection, part(connection, e.Part), e.Type, e.Reason, e.Action, "%s", Bound(e.Message))
 	}
 	return nil
+}
+
+// part refers to a part of a CompassConnection; nil for all of it.
+func part(connection *compassv1alpha1.CompassConnection, path string) runtime.Object {
+	if path == "" {
+		return nil
+	}
+	return &corev1.ObjectReference{
+		APIVersion: compassv1alpha1.GroupVersion.String(), Kind: "CompassConnection", Name: connection.Name, UID: connection.UID, FieldPath: path,
+	}
 }

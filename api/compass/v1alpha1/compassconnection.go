@@ -66,6 +66,9 @@ const (
 	ConditionApplicationsSynced = "ApplicationsSynced"
 	// ConditionPruneBlocked is present, and True, while Applications that Director no longer names are kept.
 	ConditionPruneBlocked = "PruneBlocked"
+	// ConditionStale is present, and True, while no sync has brought the Applications into place for ten periods, half an hour
+	// at least.
+	ConditionStale = "Stale"
 )
 
 // CompassConnection is the cluster's connection to Compass. The agent creates it, under the name compass-connection.
@@ -145,8 +148,8 @@ type CompassConnectionStatus struct {
 	// observedGeneration is the generation of the spec that this status answers.
 	// +optional
 	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
-	// conditions: Ready, Connected, CertificateReady, ApplicationsSynced; Reconciling, Stalled and PruneBlocked only
-	// while they are True.
+	// conditions: Ready, Connected, CertificateReady, ApplicationsSynced; Reconciling, Stalled, PruneBlocked and Stale
+	// only while they are True.
 	// +listType=map
 	// +listMapKey=type
 	// +optional
