@@ -43,10 +43,11 @@ type exchange struct {
 	attempts     int
 	targetStatus int // 0 if the target did not answer
 	cause        error
-	caller       string      // the workload, if it was asked for
-	bodyFailed   atomic.Bool // the caller did not send all of its body
-	query        string      // of the request before the first attempt
-	cookies      []string    // likewise
+	caller       string       // the workload, if it was asked for
+	body         *boundedBody // the caller's; nil for none
+	bodyFailed   atomic.Bool  // the caller did not send all of it
+	query        string       // of the request before the first attempt
+	cookies      []string     // likewise
 	watchdog     watchdog
 	upgrade      *upgrade // nil while the call is HTTP
 	pass         limits.Pass

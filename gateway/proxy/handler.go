@@ -9,6 +9,8 @@ import (
 	"net/http"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
@@ -25,6 +27,10 @@ type handler struct {
 // ServeHTTP implements http.Handler.
 func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	x := &exchange{id: requestID(r.Header)}
+	if r.Body != nil && r.Body != http.NoBody {
+		x.body = &boundedBody{ReadCloser: r.Body, x: x, bound: h.engine.options.RequestTimeout}
+		defer x.body.leave(w) // after all else
+	}
 	rec := &recorder{ResponseWriter: w, x: x}
 	r, end := h.engine.traceCall(r, rec, x)
 	defer end()
@@ -92,15 +98,12 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer cancel(nil)
-	r = r.WithContext(ctx)
+	r = r.WithContext(ctx) // a copy: net/http goes by what it gave us as the body
 	h.engine.watch(w, r, x, cancel)
 	defer x.watchdog.stop()
 	x.use = route.Use()
 	if x.use.External = externalToken(r.Header); x.use.External != "" {
 		x.external = true
-	}
-	if r.Body != nil && r.Body != http.NoBody {
-		r.Body = &boundedBody{ReadCloser: r.Body, x: x}
 	}
 	if x.value, err = h.engine.options.Resolver.Resolve(r.Context(), x.use); err != nil {
 		x.cause = err
@@ -115,6 +118,12 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		}
 		x.refuse(w, SourceCaller, statusClientGone, FailureClientGone, "the caller went away")
 		return
+	}
+	if x.body != nil {
+		if r.Body = x.body; !isSmall(r) {
+			// Else net/http reads what is left of the body as soon as an answer begins, and takes it away from the target.
+			x.body.shared = http.NewResponseController(w).EnableFullDuplex() == nil
+		}
 	}
 	defer h.engine.ended(x)
 	h.engine.proxy.ServeHTTP(w, r)
@@ -142,18 +151,55 @@ func (e *Engine) watch(w http.ResponseWriter, r *http.Request, x *exchange, canc
 // boundedBody is a caller's request body, whose pieces must each come in time.
 type boundedBody struct {
 	io.ReadCloser
-	x *exchange
+	x      *exchange
+	bound  time.Duration // zero for none
+	shared bool          // net/http lets it be read while the answer is written
+	ended  atomic.Bool   // all of it was read
+
+	mu   sync.Mutex // held while it is read
+	left bool
 }
 
 // Read implements io.Reader.
 func (b *boundedBody) Read(p []byte) (int, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.left {
+		return 0, http.ErrBodyReadAfterClose
+	}
 	b.x.watchdog.caller.begin()
 	n, err := b.ReadCloser.Read(p)
 	b.x.watchdog.caller.end()
-	if err != nil && err != io.EOF {
+	switch err {
+	case nil:
+	case io.EOF:
+		b.ended.Store(true)
+	default:
 		b.x.bodyFailed.Store(true)
 	}
 	return n, err
+}
+
+// hurry bounds the time in which net/http reads what nobody wanted of a body, before it answers. It accepts nil.
+func (b *boundedBody) hurry(w http.ResponseWriter) {
+	if b != nil && b.bound > 0 && !b.ended.Load() {
+		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.bound))
+	}
+}
+
+// leave is for the end of the call. w is the server's own.
+func (b *boundedBody) leave(w http.ResponseWriter) {
+	if b.shared && !b.ended.Load() {
+		// The transport may still be reading. net/http would end that too, but would forget our bound.
+		_ = http.NewResponseController(w).SetReadDeadline(longAgo)
+		b.mu.Lock()
+		b.left = true
+		b.mu.Unlock()
+		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
+		// If net/http fails to read the rest, it takes for another request what comes then. So the connection ends too.
+		_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
+	}
+	b.hurry(w)
 }
 
 // refuse answers by an error before anything was sent to the target.
@@ -162,6 +208,7 @@ func (x *exchange) refuse(w http.ResponseWriter, source Source, status int, reas
 	if x.cause == nil {
 		x.cause = errors.New(text)
 	}
+	x.body.hurry(w)
 	w.Header().Set(HeaderReason, reason)
 	w.Header().Set(HeaderRequestID, x.id)
 	writeError(w, status, reason, text)

@@ -21,12 +21,17 @@ type body interface {
 // is waits for nothing before it sends it.
 const smallBody = 4 << 10
 
+// isSmall says whether a body is such a one. Whoever waits to be asked for its body is asked by the target alone.
+func isSmall(r *http.Request) bool {
+	return r.ContentLength > 0 && r.ContentLength <= smallBody && r.Header["Expect"] == nil
+}
+
 // bodyOf is the body of a call. It reads a small one; an error is the caller's failure to send it.
 func (e *Engine) bodyOf(out *http.Request, x *exchange) (body, error) {
 	switch {
 	case out.Body == nil || out.Body == http.NoBody:
 		return noBody{}, nil
-	case out.ContentLength > 0 && out.ContentLength <= smallBody && out.Header["Expect"] == nil:
+	case isSmall(out):
 		text := make(keptBody, out.ContentLength)
 		if _, err := io.ReadFull(out.Body, text); err != nil {
 			x.bodyFailed.Store(true)
