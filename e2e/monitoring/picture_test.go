@@ -65,8 +65,8 @@ func (p panel) picture(t *testing.T, from *prometheus, begin, end time.Time) pic
 	t.Helper()
 	pic := picture{
 		panel:  p,
-		Column: template.CSS(fmt.Sprintf("%d / span %d", p.GridPos.X+1, p.GridPos.W)), //nolint:gosec // numbers
-		Row:    template.CSS(fmt.Sprintf("%d / span %d", p.GridPos.Y+1, p.GridPos.H)), //nolint:gosec // numbers
+		Column: template.CSS(fmt.Sprintf("%d / span %d", p.GridPos.X+1, p.GridPos.W)),
+		Row:    template.CSS(fmt.Sprintf("%d / span %d", p.GridPos.Y+1, p.GridPos.H)),
 	}
 	type named struct {
 		name string
@@ -127,7 +127,7 @@ func (p panel) picture(t *testing.T, from *prometheus, begin, end time.Time) pic
 			pic.Legend = append(pic.Legend, entry{Name: word, Colour: p.colour(value)})
 		}
 		slices.SortFunc(pic.Legend, func(a, b entry) int { return cmp.Compare(a.Name, b.Name) })
-		pic.SVG = template.HTML(svg.String() + "</svg>") //nolint:gosec // names are escaped above
+		pic.SVG = template.HTML(svg.String() + "</svg>") // names are escaped above
 		return pic
 	}
 
@@ -198,7 +198,7 @@ func (p panel) picture(t *testing.T, from *prometheus, begin, end time.Time) pic
 	for i, l := range lines {
 		pic.Legend = append(pic.Legend, entry{Name: l.name, Colour: p.lineColour(l.name, i)})
 	}
-	pic.SVG = template.HTML(svg.String() + "</svg>") //nolint:gosec // texts are escaped above
+	pic.SVG = template.HTML(svg.String() + "</svg>") // texts are escaped above
 	return pic
 }
 

@@ -48,6 +48,7 @@ func All() (map[string][]byte, error) {
 // source is the variable for Prometheus, of which an installation may have several.
 var source = common.DataSourceRef{Type: cog.ToPtr("prometheus"), Uid: cog.ToPtr("${datasource}")}
 
+//nolint:staticcheck // the newer form is read by new versions of Grafana only
 func (b board) build() (dashboard.Dashboard, error) {
 	builder := dashboard.NewDashboardBuilder(b.title).
 		Uid("application-connector-"+b.name).

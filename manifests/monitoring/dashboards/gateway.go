@@ -63,7 +63,7 @@ var gateway = board{
 			{kind: graph, title: "Certificates of APIs end in", about: "Time until the certificate ends that an API showed last. Only of those that were called lately.", unit: units.Seconds, width: 8,
 				queries: []query{{`min by (application, service, entry) (central_application_gateway_target_certificate_not_after_timestamp_seconds` + of + `) - time()`, "{{application}}/{{service}}/{{entry}}"}}},
 			{kind: graph, title: "TLS handshakes", about: "With APIs and token endpoints, in the ten minutes before. untrusted: their certificate is not believed; refused: they sent an alert.", unit: units.Short, width: 8,
-				names: map[string]string{"accepted": green, "untrusted": red, "refused": orange},
+				names:   map[string]string{"accepted": green, "untrusted": red, "refused": orange},
 				queries: []query{{`sum by (outcome) (increase(central_application_gateway_tls_handshakes_total[10m]))`, "{{outcome}}"}}},
 		}},
 		{"Configuration", []panel{
