@@ -18,8 +18,8 @@ import (
 )
 
 // Preview computes what the next sync of an agent with these options would do. It asks Director itself, with the client
-// certificate of the cluster, and writes nothing, neither there nor in the cluster. Of o, Kubernetes must be set. What the
-// agent remembers of former answers it does not know: it counts a large loss as missed for the first time.
+// certificate of the cluster, and writes nothing, neither there nor in the cluster. Of o, Kubernetes must be set. By how many
+// answers Applications were missed before is taken from the status, as an agent that starts does.
 func Preview(ctx context.Context, o Options) (sync.Plan, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, applicationv1alpha1.AddToScheme, compassv1alpha1.AddToScheme} {
@@ -31,8 +31,9 @@ func Preview(ctx context.Context, o Options) (sync.Plan, error) {
 	if err != nil {
 		return sync.Plan{}, fmt.Errorf("the Kubernetes cluster at %s: %w", o.Kubernetes.Host, err)
 	}
+	now := time.Now()
 	names := connection.Names{Configuration: o.ConfigurationSecret, Client: o.ClientSecret, CA: o.CASecret}
-	access, err := connection.ReadAccess(ctx, reader, names, time.Now())
+	access, err := connection.ReadAccess(ctx, reader, names, now)
 	if err != nil {
 		return sync.Plan{}, err
 	}
@@ -52,6 +53,19 @@ func Preview(ctx context.Context, o Options) (sync.Plan, error) {
 	if access.Unsettled != "" && snapshot.Complete {
 		snapshot.Complete, snapshot.Incomplete = false, access.Unsettled
 	}
-	syncer := &sync.Syncer{Reader: reader, Namespace: o.IntegrationNamespace, GatewayURL: o.GatewayURL, SkipVerify: o.SkipAppsTLSVerify, Guard: o.Guard}
+	syncer := &sync.Syncer{Reader: reader, Namespace: o.IntegrationNamespace, GatewayURL: o.GatewayURL, SkipVerify: o.SkipAppsTLSVerify, Guard: o.Guard, Clock: moment{now}}
+	if access.NextAttempt.After(now) {
+		syncer.Clock = moment{access.NextAttempt}
+	}
+	syncer.Recall(access.Missing)
 	return syncer.Plan(ctx, snapshot)
 }
+
+// moment is a clock that stands: it is when the next sync will be.
+type moment struct{ at time.Time }
+
+// Now implements clock.PassiveClock.
+func (m moment) Now() time.Time { return m.at }
+
+// Since implements clock.PassiveClock.
+func (m moment) Since(t time.Time) time.Duration { return m.at.Sub(t) }

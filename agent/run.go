@@ -256,7 +256,7 @@ func (o Options) reconciler(mgr manager.Manager, c *compass, syncer *sync.Syncer
 			Report:        o.ReportApplications,
 		},
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Compass: c,
-		Syncer:  applications{syncer, c.metrics},
+		Syncer:  &applications{Syncer: syncer, metrics: c.metrics, reader: mgr.GetAPIReader()},
 		Cleaner: cleaner{writer: mgr.GetClient(), reader: mgr.GetClient(), namespace: o.IntegrationNamespace, forget: syncer.Forget},
 		Writer:  &status.Writer{Client: mgr.GetClient(), Recorder: recorder, Metrics: c.metrics},
 		Metrics: c.metrics, Clock: clock.RealClock{}, Log: log,
@@ -267,15 +267,26 @@ func (o Options) reconciler(mgr manager.Manager, c *compass, syncer *sync.Syncer
 type applications struct {
 	*sync.Syncer
 	metrics *status.Metrics
+	reader  client.Reader
+	// recalled: this process knows what the one before it remembered, if that can be known.
+	recalled bool
 }
 
-func (a applications) Sync(ctx context.Context, snapshot director.Snapshot) (connection.Result, error) {
+func (a *applications) Sync(ctx context.Context, snapshot director.Snapshot) (connection.Result, error) {
+	if !a.recalled {
+		var c compassv1alpha1.CompassConnection
+		if err := a.reader.Get(ctx, types.NamespacedName{Name: compassv1alpha1.ConnectionName}, &c); client.IgnoreNotFound(err) != nil {
+			return connection.Result{}, fmt.Errorf("reading the CompassConnection: %w", err)
+		}
+		a.Recall(c.Status.MissingApplications)
+		a.recalled = true
+	}
 	r, err := a.Syncer.Sync(ctx, snapshot)
 	if err == nil {
 		a.metrics.Failures(r.Reasons)
 	}
 	return connection.Result{
-		Total: r.Total, Synced: r.Synced, Ready: r.Ready, Failed: r.Failed, PendingDeletion: r.PendingDeletion, Failures: r.Failures, NotReady: r.NotReady, PruneBlocked: r.PruneBlocked,
+		Total: r.Total, Synced: r.Synced, Ready: r.Ready, Failed: r.Failed, PendingDeletion: r.PendingDeletion, Failures: r.Failures, NotReady: r.NotReady, Missing: r.Missing, PruneBlocked: r.PruneBlocked,
 	}, err
 }
 

@@ -24,6 +24,10 @@ type Access struct {
 	DirectorURL, Tenant, RuntimeID string
 	// Unsettled says why the agent would delete no Application by what Director answers now; empty if it would.
 	Unsettled string
+	// Missing are the Applications that the agent keeps until further answers confirm their absence, as its last sync told, and
+	// NextAttempt is when it asks next; zero if that is not known.
+	Missing     []compassv1alpha1.MissingApplications
+	NextAttempt time.Time
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
@@ -123,7 +127,13 @@ func ReadAccess(ctx context.Context, reader client.Reader, names Names, now time
 	if err := reader.Get(ctx, types.NamespacedName{Name: compassv1alpha1.ConnectionName}, connection); err != nil && !apierrors.IsNotFound(err) {
 		return Access{}, fmt.Errorf("reading the CompassConnection: %w", err)
 	}
-	a := Access{Certificate: own.Credential.TLS(), DirectorURL: connection.Spec.ManagementInfo.DirectorURL, Tenant: config.Tenant, RuntimeID: config.RuntimeID}
+	a := Access{
+		Certificate: own.Credential.TLS(), DirectorURL: connection.Spec.ManagementInfo.DirectorURL, Tenant: config.Tenant, RuntimeID: config.RuntimeID,
+		Missing: connection.Status.MissingApplications,
+	}
+	if next := connection.Status.NextAttempt; next != nil {
+		a.NextAttempt = next.Time
+	}
 	if a.DirectorURL == "" {
 		a.DirectorURL = own.DirectorURL
 	}

@@ -67,6 +67,8 @@ type Result struct {
 	Total, Synced, Ready, Failed, PendingDeletion int
 	// Failures names those that failed, NotReady those of Synced that are not of Ready.
 	Failures, NotReady []compassv1alpha1.FailedApplication
+	// Missing tells of Applications that are kept until further snapshots confirm their absence.
+	Missing []compassv1alpha1.MissingApplications
 	// PruneBlocked says why Applications were kept that the snapshot does not name; empty if none was.
 	PruneBlocked string
 }

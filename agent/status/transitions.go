@@ -106,6 +106,8 @@ type Applied struct {
 	Total, Synced, Ready, Failed, PendingDeletion int
 	// Failures names those that failed.
 	Failures []compassv1alpha1.FailedApplication
+	// Missing tells of those that are kept until further answers confirm their absence.
+	Missing []compassv1alpha1.MissingApplications
 }
 
 // Counted notes how many Applications are in place.
@@ -113,6 +115,7 @@ func Counted(st *compassv1alpha1.CompassConnectionStatus, a Applied) {
 	st.Applications = &compassv1alpha1.ApplicationCounts{
 		Total: int32(a.Total), Synced: int32(a.Synced), Ready: int32(a.Ready), Failed: int32(a.Failed), PendingDeletion: int32(a.PendingDeletion),
 	}
+	st.MissingApplications = a.Missing
 	failures := slices.Clone(a.Failures)
 	slices.SortFunc(failures, func(a, b compassv1alpha1.FailedApplication) int { return strings.Compare(a.ID, b.ID) })
 	failures = slices.CompactFunc(failures, func(a, b compassv1alpha1.FailedApplication) bool { return a.ID == b.ID })

@@ -68,8 +68,8 @@ type Absence struct {
 	Held bool
 }
 
-// Absences are the Applications that are missing. They live in memory: after a restart counting begins anew, which only
-// delays a deletion. That a loss was large is told by the Application's status, too.
+// Absences are the Applications that are missing. They live in memory; what Result.Missing tells of them outlives it. That a
+// loss was large is told by the Application's status, too.
 type Absences map[types.UID]Absence
 
 // prune plans for the Applications that came from Compass and that the snapshot does not name.
@@ -78,7 +78,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	for _, app := range snap.Applications {
 		ids[app.ID] = app.ID != ""
 	}
-	var missing []*v1alpha1.Application
+	var absent []*v1alpha1.Application
 	all, lost := 0, 0
 	for _, name := range sortedKeys(p.byName) {
 		app := p.byName[name]
@@ -89,18 +89,18 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 		if p.claimed[name] {
 			continue
 		}
-		missing = append(missing, app)
+		absent = append(absent, app)
 		// A system that has another name now is not lost.
 		if !ids[app.Spec.CompassMetadata.ApplicationID] {
 			lost++
 		}
 	}
-	if len(missing) == 0 {
+	if len(absent) == 0 {
 		return
 	}
 	if !snap.Complete {
-		p.plan.Kept = len(missing)
-		p.plan.PruneBlocked = fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", names(missing), snap.Incomplete)
+		p.plan.Kept = len(absent)
+		p.plan.PruneBlocked = fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", names(absent), snap.Incomplete)
 		return
 	}
 
@@ -109,7 +109,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	p.plan.Absences = Absences{}
 	var keep []*v1alpha1.Application
 	fewest, latest := guard.Confirmations, p.settings.Now
-	for _, app := range missing {
+	for _, app := range absent {
 		absence, known := before[app.UID]
 		if !known {
 			absence.Since = p.settings.Now
@@ -137,7 +137,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	if len(keep) == 0 {
 		return
 	}
-	p.plan.Kept = len(keep)
+	p.plan.Kept, p.plan.Missing = len(keep), missing(keep, p.plan.Absences)
 	if lost == all {
 		p.plan.PruneBlocked = fmt.Sprintf("none of the %d Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; if the systems are really gone, ", all)
 	} else {

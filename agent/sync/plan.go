@@ -119,6 +119,10 @@ type Plan struct {
 	// there are none.
 	Kept         int
 	PruneBlocked string
+	// Missing tells of those of Kept that wait for further answers.
+	Missing []compassv1alpha1.MissingApplications
+	// Incomplete says why the answer of Compass was not whole; empty if it was.
+	Incomplete string
 	// Absences is the Guard's memory, to be handed to the next plan.
 	Absences Absences
 }
@@ -136,6 +140,9 @@ func NewPlan(snap director.Snapshot, observed Observed, settings Settings, absen
 		former:   observed.Former,
 		named:    map[string]bool{},
 		plan:     Plan{Total: len(snap.Applications) + len(snap.Invalid)},
+	}
+	if !snap.Complete {
+		p.plan.Incomplete = snap.Incomplete
 	}
 	p.look(observed)
 
@@ -304,6 +311,8 @@ func (p Plan) String() string {
 	}
 	if p.PruneBlocked != "" {
 		fmt.Fprintf(&b, "keep %d applications: %s\n", p.Kept, p.PruneBlocked)
+	} else if p.Incomplete != "" {
+		fmt.Fprintf(&b, "incomplete: the answer of Compass was not whole, so nothing would be deleted; Compass: %s\n", p.Incomplete)
 	}
 	return b.String()
 }

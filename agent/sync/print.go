@@ -9,6 +9,7 @@ type printedPlan struct {
 	Failures     []printedFailure `json:"failures"`
 	Kept         int              `json:"kept"`
 	PruneBlocked string           `json:"pruneBlocked,omitempty"`
+	Incomplete   string           `json:"incomplete,omitempty"`
 }
 
 type printedStep struct {
@@ -35,7 +36,7 @@ type printedFailure struct {
 
 // MarshalJSON implements json.Marshaler: what would be done, and why, without what is secret.
 func (p Plan) MarshalJSON() ([]byte, error) {
-	out := printedPlan{Total: p.Total, Kept: p.Kept, PruneBlocked: p.PruneBlocked, Changes: []printedStep{}, Failures: []printedFailure{}}
+	out := printedPlan{Total: p.Total, Kept: p.Kept, PruneBlocked: p.PruneBlocked, Incomplete: p.Incomplete, Changes: []printedStep{}, Failures: []printedFailure{}}
 	for _, step := range p.Steps {
 		if step.idle() {
 			continue

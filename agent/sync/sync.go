@@ -64,6 +64,7 @@ type Syncer struct {
 
 	mu       stdsync.Mutex
 	absences Absences
+	recalled []compassv1alpha1.MissingApplications // not looked at yet
 	last     memory
 }
 
@@ -82,6 +83,8 @@ type Result struct {
 	// in the same moment is looked at again by the next sync.
 	PendingDeletion int
 	PruneBlocked    string
+	// Missing tells of those that wait for further answers of Compass: Syncer.Recall takes it.
+	Missing []compassv1alpha1.MissingApplications
 	// Failures in the order of ids, MaxFailures at most; last those to delete an Application.
 	Failures []compassv1alpha1.FailedApplication
 	// Created, Updated and Deleted count Applications; Writes counts requests to the API server that change something.
@@ -124,6 +127,9 @@ func (s *Syncer) plan(ctx context.Context, snap director.Snapshot) (Plan, error)
 	if err := s.Reader.List(ctx, &secrets, client.InNamespace(s.Namespace), client.HasLabels{labelApplication, labelBundle}, client.UnsafeDisableDeepCopy); err != nil {
 		return Plan{}, fmt.Errorf("listing Secrets in namespace %s: %w", s.Namespace, err)
 	}
+	if s.recalled != nil {
+		s.absences, s.recalled = recall(s.recalled, applications.Items), nil
+	}
 	return NewPlan(snap, Observed{Applications: applications.Items, Secrets: secrets.Items, Former: s.last.former}, s.settings(), s.absences), nil
 }
 
@@ -162,7 +168,7 @@ func (s *Syncer) apply(ctx context.Context, plan Plan) (Result, error) {
 		failures[f.ID] = f
 		absent[f.ID] = f.Reason != ReasonAmbiguousAPIs
 	}
-	result := Result{Total: plan.Total, PendingDeletion: plan.Kept, PruneBlocked: plan.PruneBlocked}
+	result := Result{Total: plan.Total, PendingDeletion: plan.Kept, PruneBlocked: plan.PruneBlocked, Missing: plan.Missing}
 	var mu stdsync.Mutex
 	var standIns []*v1alpha1.Application
 	// What is new comes before what goes: a system that got another name is never without an Application. If the new one

@@ -93,7 +93,8 @@ func (o *Options) Command() *cobra.Command {
 			"and compared with the Applications and their Secrets. Nothing is written. The values of Secrets are not shown.\n\n" +
 			"The environment variables of the agent say which Secrets are read and how the agent is set: set those that its\n" +
 			"Deployment sets to other values than the default.\n\n" +
-			"The exit code is 0 when nothing would change and no system fails, 1 otherwise, 2 when that could not be found out.",
+			"The exit code is 0 when nothing would change, no system fails and the answer was whole, 1 otherwise, 2 when that could not\n" +
+			"be found out.",
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error { return o.Run(cmd.Context()) },
 	}
@@ -124,7 +125,7 @@ func (o *Options) Run(ctx context.Context) error {
 	if err := o.print(plan); err != nil {
 		return &Error{exitTrouble, err}
 	}
-	if plan.Idle() && len(plan.Failures) == 0 && plan.Kept == 0 {
+	if plan.Idle() && len(plan.Failures) == 0 && plan.Kept == 0 && plan.Incomplete == "" {
 		return nil
 	}
 	return &Error{exitDifferent, errors.New("the cluster differs from what Compass says")}

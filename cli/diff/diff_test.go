@@ -77,6 +77,7 @@ func TestTheExitCodeSaysWhetherTheNextSyncChangesAnything(t *testing.T) {
 		"something to do":        {plan: changed, code: 1, says: "update application mp-shop (spec.description)\n  create secret mp-shop-b\nfail B"},
 		"only a failure":         {plan: sync.Plan{Failures: changed.Failures}, code: 1, says: "InvalidName"},
 		"only what is kept":      {plan: sync.Plan{Kept: 1, PruneBlocked: "too many"}, code: 1, says: "keep 1 applications: too many\n"},
+		"an incomplete answer":   {plan: sync.Plan{Total: 2, Incomplete: "page 2"}, code: 1, says: "incomplete: the answer of Compass was not whole, so nothing would be deleted; Compass: page 2\n"},
 		"Compass cannot be read": {err: errors.New("no answer"), code: 2},
 		"a wrong variable":       {env: map[string]string{"APP_PRUNE_GUARD_COUNT": "x"}, code: 2},
 		"a wrong format":         {args: []string{"-o", "yaml"}, code: 2},

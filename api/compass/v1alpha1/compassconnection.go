@@ -163,6 +163,12 @@ type CompassConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +optional
 	FailedApplications []FailedApplication `json:"failedApplications,omitempty"`
+	// missingApplications are Applications that are kept until further answers of Director confirm that it no longer names
+	// their systems; those that the same answers did not name stand together, the longest missing ones first.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=10
+	// +optional
+	MissingApplications []MissingApplications `json:"missingApplications,omitempty"`
 	// tokenFingerprint is the SHA-256, in hex, of the one-time token last tried.
 	// +optional
 	TokenFingerprint string `json:"tokenFingerprint,omitempty"`
@@ -284,6 +290,21 @@ type ApplicationCounts struct {
 	// pendingDeletion is how many Applications are kept although Director no longer names them.
 	// +optional
 	PendingDeletion int32 `json:"pendingDeletion,omitempty"`
+}
+
+// MissingApplications are Applications that the same answers of Director did not name.
+type MissingApplications struct {
+	// since is when the first of these answers came.
+	Since metav1.Time `json:"since"`
+	// answers is how many they are: complete ones, one after the other.
+	Answers int32 `json:"answers"`
+	// count of the Applications.
+	Count int32 `json:"count"`
+	// names of the Applications, of the first fifty.
+	// +listType=atomic
+	// +kubebuilder:validation:MaxItems=50
+	// +optional
+	Names []string `json:"names,omitempty"`
 }
 
 // FailedApplication names a system that could not be brought into place.
