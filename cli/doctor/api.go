@@ -184,24 +184,6 @@ func (c *called) reach(ctx context.Context) {
 	c.do(ctx, StepTargetTLS, needs, func(ctx context.Context) outcome { return p.tls(ctx, l) })
 }
 
-// endpoint connects to where a token is to be had; nil if that is well.
-func (c *called) endpoint(ctx context.Context, p peer, t *http.Transport, text string) *outcome {
-	u, err := url.Parse(text)
-	if err != nil {
-		return nil // whoever calls it says so
-	}
-	l := connect(ctx, t, u)
-	for _, o := range []outcome{c.fromHere(p.dns(l), l), c.fromHere(p.tcp(l), l)} {
-		if o.state == Wrong || o.state == Unknown {
-			return &o
-		}
-	}
-	if o := p.tls(ctx, l); o.state == Wrong {
-		return &o
-	}
-	return nil
-}
-
 // token asks for a token, as the gateway does.
 func (c *called) token(ctx context.Context) outcome {
 	request := c.route.Credentials.Token
@@ -211,7 +193,7 @@ func (c *called) token(ctx context.Context) outcome {
 	}
 	p := c.peer(tokenPeer, "credentials.authenticationUrl of the entry")
 	direct := c.probes.For(transport.Target{Host: u.Host, Identity: request.Identity, Trust: c.route.Trust, Direct: true}).Transport
-	if o := c.endpoint(ctx, p, direct, request.URL); o != nil {
+	if o := p.judge(ctx, connect(ctx, direct, u), c.fromHere); o != nil {
 		return *o
 	}
 	use := c.route.Use()
@@ -230,7 +212,7 @@ func (c *called) csrf(ctx context.Context) outcome {
 		return wrong(c.mend("correct it"), "credentials.csrfInfo.tokenEndpointURL cannot be parsed as a URL")
 	}
 	through := c.probes.For(transport.Target{Host: u.Host, Identity: c.route.Credentials.Identity, Trust: c.route.Trust}).Transport
-	if o := c.endpoint(ctx, p, through, c.route.CSRF); o != nil {
+	if o := p.judge(ctx, connect(ctx, through, u), c.fromHere); o != nil {
 		return *o
 	}
 	if _, err := c.resolver.Resolve(ctx, c.route.Use()); err != nil {

@@ -50,10 +50,10 @@ func (w *walk) applications(ctx context.Context) []Step {
 		first, total := "", 0
 		err := w.each(ctx, func(a *v1alpha1.Application) {
 			total++
-			for _, condition := range a.Status.Conditions {
-				if condition.Status == metav1.ConditionFalse {
+			for _, o := range []outcome{synchronized(a), served(a)} {
+				if o.state == Wrong {
 					if bad = append(bad, a.Name); len(bad) == 1 {
-						first = fmt.Sprintf("%s is False: %s", condition.Type, condition.Message)
+						first = o.finding
 					}
 					return
 				}

@@ -1,6 +1,8 @@
 package doctor_test
 
 import (
+	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"path/filepath"
@@ -234,6 +236,34 @@ func TestUnverifiedAndPlainConnectionsAreNamed(t *testing.T) {
 	w.entry("Open", func(e *v1alpha1.Entry) { e.TargetURL = w.systems.HTTPURL() + "/api/none" })
 	if out := w.examine(w.application+"/open", "--standalone"); out.code != 0 || !strings.Contains(out.stdout, "no TLS: whoever is on the way can read and change what is sent") {
 		t.Error(out.line, out.stdout)
+	}
+}
+
+func TestAConnectorAtAnotherPlaceIsReachedToo(t *testing.T) {
+	w := newWorld(t)
+	w.connect(func(c *compassv1alpha1.CompassConnection) { c.Spec.ManagementInfo.ConnectorURL = w.compass.TokenURL() })
+	w.compass.Admin().ResetCounters()
+	if out := w.examine(); out.code != 0 || !strings.Contains(out.stdout, "OK        Connector          CONNECTOR accepts connections, and finishes the handshake\n") {
+		t.Error(out.line, out.stdout)
+	}
+	if n := w.compass.Admin().Counters().Operations["configuration"].Received; n != 0 {
+		t.Errorf("the Connector was asked %d times", n)
+	}
+}
+
+func TestWhatIsCutOffByTheTimeoutIsNotCalledWrong(t *testing.T) {
+	w := newWorld(t)
+	targeted("Open", func(w *world) string {
+		return w.peer("SILENT", func(conn net.Conn) { _, _ = io.Copy(io.Discard, conn) }) // until the other side gives up
+	})(w)
+	r, out := w.report(w.application+"/open", "--standalone", "--timeout", "2s")
+	if out.code != 2 {
+		t.Errorf("exit code %d: %s", out.code, out.line)
+	}
+	for _, s := range r.Steps {
+		if s.State == doctor.Wrong {
+			t.Errorf("%s is wrong: %s", s.Name, s.Finding)
+		}
 	}
 }
 

@@ -52,11 +52,15 @@ func (c *chain) do(ctx context.Context, name string, needs []string, check func(
 			return
 		}
 	}
-	o := unknown("run it again, for less at once, or with a longer --timeout", "the time was over before this was looked at")
+	const again = "run it again, for less at once, or with a longer --timeout"
+	o := unknown(again, "the time was over before this was looked at")
 	if ctx.Err() == nil {
-		ctx, cancel := context.WithTimeout(ctx, stepTimeout)
+		bounded, cancel := context.WithTimeout(ctx, stepTimeout)
 		defer cancel()
-		o = check(ctx)
+		// What failed when the time of the whole was over may have failed because of that.
+		if o = check(bounded); o.state == Wrong && ctx.Err() != nil {
+			o = unknown(again, "the time was over while this was looked at; so far: %s", o.finding)
+		}
 	}
 	c.add(name, o)
 	if o.state == Wrong || o.state == Unknown {

@@ -47,6 +47,9 @@ func (w *walk) compass(ctx context.Context) []Step {
 	c.do(ctx, StepClientCertificate, []string{StepClientSecret}, c.valid)
 	c.reach(ctx)
 	c.do(ctx, StepDirector, []string{StepConfiguration, StepClientCertificate, StepCompassTLS}, c.known)
+	if c.usable() {
+		c.do(ctx, StepConnector, []string{StepClientCertificate, StepCompassTLS}, c.renewable)
+	}
 	c.do(ctx, StepSync, nil, c.synced)
 	return c.steps
 }
@@ -139,16 +142,26 @@ func (c *compass) valid(context.Context) outcome {
 	return fine("%s, issued by %s, valid until %s, SHA-256 %s", leaf.Subject, leaf.Issuer, stamp(leaf.NotAfter), certs.Fingerprint(leaf))
 }
 
-// reach connects to Compass: to Director by the client certificate or, while there is none, to the Connector that takes the
-// one-time token, without sending it.
-func (c *compass) reach(ctx context.Context) {
-	p := peer{
-		what: "Director", source: "spec.managementInfo.directorUrl of CompassConnection " + compassv1alpha1.ConnectionName, now: c.now(),
+// usable: there is a client certificate with its key, whatever its dates.
+func (c *compass) usable() bool {
+	return c.clientErr == nil && c.client.Found && c.client.Damaged == ""
+}
+
+// peer is whom connections lead to.
+func (c *compass) peer(what, source string) peer {
+	return peer{
+		what: what, source: source, now: c.now(),
 		trust:       "name the file with its authority by APP_COMPASS_CA_FILE, for the agent and for this command",
 		certificate: "if it was renewed or revoked a moment ago, run this again; else " + c.newToken(),
 	}
+}
+
+// reach connects to Compass: to Director by the client certificate or, while there is none, to the Connector that takes the
+// one-time token, without sending it.
+func (c *compass) reach(ctx context.Context) {
+	p := c.peer("Director", "spec.managementInfo.directorUrl of CompassConnection "+compassv1alpha1.ConnectionName)
 	text, certificate := c.directorURL(), (*tls.Certificate)(nil)
-	if c.clientErr == nil && c.client.Found && c.client.Damaged == "" {
+	if c.usable() {
 		certificate = c.client.Credential.TLS()
 	} else {
 		p.what, p.source, text = "the Connector", "CONNECTOR_URL in Secret "+c.names.Configuration.String(), c.config.ConnectorURL
@@ -206,8 +219,8 @@ func (c *compass) late() *metav1.Time {
 	return nil
 }
 
-// known asks Director for whom it takes the cluster, and for the runtime's labels: of two calls that the agent makes as well,
-// the first names the runtime, and the second tells a refusal from a failure.
+// known asks Director for whom it takes the cluster, and for the runtime's labels: the first names the runtime, the second tells
+// a refusal from a failure.
 func (c *compass) known(ctx context.Context) outcome {
 	client := director.New(c.transport, c.directorURL(), c.config.Tenant)
 	id, err := client.Viewer(ctx)
@@ -221,6 +234,35 @@ func (c *compass) known(ctx context.Context) outcome {
 		return c.refused(err)
 	}
 	return fine("%s knows the cluster as runtime %s", credentials.PrintableURL(c.directorURL()), id)
+}
+
+// renewable connects to where the certificate will be renewed, if that is another place than Director. The Connector is asked
+// nothing.
+func (c *compass) renewable(ctx context.Context) outcome {
+	p := c.peer("the Connector", "spec.managementInfo.connectorUrl of CompassConnection "+compassv1alpha1.ConnectionName)
+	text := c.client.ConnectorURL
+	if c.connection != nil && c.connection.Spec.ManagementInfo.ConnectorURL != "" {
+		text = c.connection.Spec.ManagementInfo.ConnectorURL
+	}
+	u, err := url.Parse(text)
+	switch {
+	case text == "":
+		return left("it is not known yet where the Connector is; the agent asks for it")
+	case err != nil || u.Scheme != "https" || u.Host == "":
+		return wrong("correct "+p.source, "%s is no https URL", p.source)
+	}
+	if d, err := url.Parse(c.directorURL()); err == nil && hostPort(d) == hostPort(u) {
+		return fine("%s is where Director is", hostPort(u))
+	}
+	l := connect(ctx, c.transport.HTTP(), u)
+	if l.proxy != "" {
+		return p.tcp(l)
+	}
+	// That the agent is connected says nothing of the Connector, which it seldom asks.
+	if o := p.judge(ctx, l, c.walk.fromHere); o != nil {
+		return *o
+	}
+	return fine("%s accepts connections, and finishes the handshake", hostPort(u))
 }
 
 // refused says what an answer of Director means.

@@ -141,6 +141,19 @@ func (l *link) shake(ctx context.Context, conn net.Conn, t *http.Transport) {
 	}
 }
 
+// judge gives what is wrong or unknown about a connection as a whole; nil if nothing is. adjust may judge names and connections
+// otherwise.
+func (p peer) judge(ctx context.Context, l *link, adjust func(outcome, *link) outcome) *outcome {
+	for _, judge := range []func() outcome{
+		func() outcome { return adjust(p.dns(l), l) }, func() outcome { return adjust(p.tcp(l), l) }, func() outcome { return p.tls(ctx, l) },
+	} {
+		if o := judge(); o.state == Wrong || o.state == Unknown {
+			return &o
+		}
+	}
+	return nil
+}
+
 // hostPort is where the connection goes.
 func hostPort(u *url.URL) string {
 	port := u.Port()

@@ -40,6 +40,7 @@ const (
 	StepCompassTCP        = "CompassTCP"
 	StepCompassTLS        = "CompassTLS"
 	StepDirector          = "Director"
+	StepConnector         = "Connector"
 	StepSync              = "Sync"
 	StepApplications      = "Applications"
 	StepApplication       = "Application"
@@ -57,7 +58,7 @@ const (
 // StepNames lists the names of steps, in the order in which they come.
 func StepNames() []string {
 	return []string{
-		StepCluster, StepConfiguration, StepClientSecret, StepClientCertificate, StepCompassDNS, StepCompassTCP, StepCompassTLS, StepDirector, StepSync,
+		StepCluster, StepConfiguration, StepClientSecret, StepClientCertificate, StepCompassDNS, StepCompassTCP, StepCompassTLS, StepDirector, StepConnector, StepSync,
 		StepApplications, StepApplication, StepAPI, StepCredentials, StepTargetDNS, StepTargetTCP, StepTargetTLS, StepToken, StepCSRF, StepAnswer, StepGateway,
 	}
 }
