@@ -51,7 +51,7 @@ var extensions = map[string]struct {
 		applicationv1alpha1.ConditionSynchronized, applicationv1alpha1.ConditionCredentialsReady, applicationv1alpha1.ConditionRoutesReady,
 	}, nil},
 	"compassconnection": {"compass.kyma-project.io_compassconnections.yaml", []string{
-		compassv1alpha1.ConditionReady, compassv1alpha1.ConditionReconciling, compassv1alpha1.ConditionStalled, compassv1alpha1.ConditionPruneBlocked,
+		compassv1alpha1.ConditionReady, compassv1alpha1.ConditionReconciling, compassv1alpha1.ConditionStalled, compassv1alpha1.ConditionPruneBlocked, compassv1alpha1.ConditionStale,
 	}, []string{
 		string(compassv1alpha1.Connected), string(compassv1alpha1.ConnectionFailed), string(compassv1alpha1.ConnectionMaintenanceFailed),
 		string(compassv1alpha1.MetadataUpdateFailed), string(compassv1alpha1.ResourceApplicationFailed), string(compassv1alpha1.SynchronizationFailed),

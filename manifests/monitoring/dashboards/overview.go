@@ -18,7 +18,7 @@ var (
 		{kind: states, title: "Conditions that should be True", about: "Of the CompassConnection.", unit: units.Short, width: 12, words: map[string]word{"0": {"False", red}, "1": {"True", green}},
 			queries: []query{{`max by (type) (compass_runtime_agent_condition{type=~"Ready|Connected|CertificateReady|ApplicationsSynced"})`, "{{type}}"}}},
 		{kind: states, title: "Conditions that should not be True for long", about: "Of the CompassConnection.", unit: units.Short, width: 12, words: map[string]word{"0": {"False", green}, "1": {"True", orange}},
-			queries: []query{{`max by (type) (compass_runtime_agent_condition{type=~"Reconciling|Stalled|PruneBlocked"})`, "{{type}}"}}},
+			queries: []query{{`max by (type) (compass_runtime_agent_condition{type!~"Ready|Connected|CertificateReady|ApplicationsSynced"})`, "{{type}}"}}},
 	}
 )
 
