@@ -18,7 +18,6 @@ import (
 	"github.com/application-connector/application-connector/graphql/connector"
 	"github.com/application-connector/application-connector/secret"
 	"github.com/application-connector/application-connector/simulator/compass"
-	"github.com/application-connector/application-connector/simulator/systems"
 )
 
 // pair gets a client certificate from the Connector, and writes the Secrets as the agent would.
