@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"os"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -344,6 +346,59 @@ func TestTargetSettingsStayTheClusters(t *testing.T) {
 		if f.Manager == FieldOwner && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), "targetSettings") {
 			t.Error("the agent owns spec.targetSettings")
 		}
+	}
+}
+
+func TestASecretIsThereBeforeTheApplicationNamesItAndGoesAfterItDoesNotAnyMore(t *testing.T) {
+	c := newCluster(t)
+	c.sync(whole(shop()))
+	moved := shop()
+	moved.Bundles[0].ID = bundle2
+	_, writes := c.sync(whole(moved))
+	want := []string{
+		"create secret mp-shop-" + bundle2, "create secret params-mp-shop-" + bundle2, "apply application mp-shop",
+		"delete secret " + shopSecret, "delete secret " + shopParameters, "apply status application mp-shop",
+	}
+	if diff := cmp.Diff(want, writes); diff != "" {
+		t.Error(diff)
+	}
+	if diff := cmp.Diff([]string{"mp-shop-" + bundle2, "params-mp-shop-" + bundle2}, c.secretNames()); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestSoManyApplicationsAreWrittenAtATimeAndNoMore(t *testing.T) {
+	const most = 3
+	c := newCluster(t)
+	c.syncer.Concurrency = most
+	var mu sync.Mutex
+	writing, seen := 0, 0
+	together := make(chan struct{}) // closed when as many as may be are writing
+	c.before = func(string) error {
+		mu.Lock()
+		writing++
+		if seen = max(seen, writing); writing == most && together != nil {
+			close(together)
+			together = nil
+		}
+		wait := together
+		mu.Unlock()
+		if wait != nil {
+			select {
+			case <-wait:
+			case <-time.After(time.Minute):
+			}
+		}
+		mu.Lock()
+		defer mu.Unlock()
+		writing--
+		return nil
+	}
+	if result, _ := c.sync(whole(systems(20)...)); result.Synced != 20 {
+		t.Errorf("result %+v", result)
+	}
+	if seen != most {
+		t.Errorf("%d were written at a time, want %d", seen, most)
 	}
 }
 

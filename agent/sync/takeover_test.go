@@ -45,7 +45,7 @@ func ownersOfData(t *testing.T, s *corev1.Secret) map[string][]string {
 		var fields struct {
 			Data map[string]any `json:"f:data"`
 		}
-		if err := json.Unmarshal(entry.FieldsV1.Raw, &fields); err != nil {
+		if err := json.Unmarshal(entry.FieldsV1.GetRawBytes(), &fields); err != nil {
 			t.Fatal(err)
 		}
 		for key := range s.Data {
