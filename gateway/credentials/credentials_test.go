@@ -68,6 +68,7 @@ func TestCredentialsAreParsedOrRefused(t *testing.T) {
 		{name: "OAuth without secret", spec: v1alpha1.Credentials{Type: "OAuth"}, data: map[string]string{"clientId": "c"}, reason: credentials.ReasonKeyMissing},
 		{name: "OAuth with an empty client", spec: v1alpha1.Credentials{Type: "OAuth"}, data: map[string]string{"clientId": "", "clientSecret": "s"}, reason: credentials.ReasonKeyMissing},
 		{name: "OAuth with bad headers", spec: v1alpha1.Credentials{Type: "OAuth"}, data: map[string]string{"clientId": "c", "clientSecret": "s", "headers": "x"}, reason: credentials.ReasonParametersInvalid},
+		{name: "OAuthWithCert without key", spec: v1alpha1.Credentials{Type: "OAuthWithCert"}, data: map[string]string{"clientId": "c", "crt": "x"}, reason: credentials.ReasonKeyMissing},
 		{name: "OAuthWithCert without certificate", spec: v1alpha1.Credentials{Type: "OAuthWithCert"}, data: map[string]string{"clientId": "c"}, reason: credentials.ReasonKeyMissing},
 		{name: "CertificateGen without key", spec: v1alpha1.Credentials{Type: "CertificateGen"}, data: map[string]string{"crt": "x"}, reason: credentials.ReasonKeyMissing},
 		{name: "CertificateGen with nonsense", spec: v1alpha1.Credentials{Type: "CertificateGen"}, data: map[string]string{"crt": "x", "key": "x"}, reason: credentials.ReasonCertificateInvalid},
