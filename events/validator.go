@@ -183,7 +183,7 @@ func (s *Server) serve(ctx context.Context, o Options, begin func(context.Contex
 	if s.applications.denied != nil {
 		proxied.Denied = s.applications.denied
 	}
-	events := s.server(traced(proxy.New(proxied)), o)
+	events := s.server(s.leaving(traced(proxy.New(proxied))), o)
 	admin := s.server(s.adminHandler(registry), o)
 
 	// Listeners and informer outlive ctx until the drain is over.
@@ -208,6 +208,17 @@ func (s *Server) serve(ctx context.Context, o Options, begin func(context.Contex
 		err := errors.Join(shutdown(events, o.ShutdownTimeout), shutdown(admin, o.ShutdownTimeout))
 		transport.CloseIdleConnections()
 		return err
+	})
+}
+
+// leaving closes each connection with its answer once the validator drains, so that its client sends the next event elsewhere
+// before it meets a connection that is closed.
+func (s *Server) leaving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if s.draining.Load() {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
 	})
 }
 

@@ -321,6 +321,9 @@ func TestDrain(t *testing.T) {
 	if got := send(t, s, "quick-shop", "quick-shop"); got != 204 {
 		t.Errorf("within the drain delay: %d", got)
 	}
+	if last, err := http.Get("http://" + s.ProxyAddr().String() + "/quick-shop/events"); err != nil || !last.Close || last.Body.Close() != nil {
+		t.Errorf("within the drain delay the connection stays: %v, %v", last, err)
+	}
 	now.Step(o.DrainDelay)
 	eventually(t, "no new connections after the delay", func() bool {
 		conn, err := net.Dial("tcp", s.ProxyAddr().String())

@@ -159,6 +159,14 @@ func (g *Gateway) Run(ctx context.Context) error {
 	case <-ctx.Done():
 	case err = <-failed:
 	}
+	g.draining.Store(true)
+	if err == nil {
+		g.log.Info("not ready any more", "delay", g.options.DrainDelay.String())
+		select {
+		case <-g.options.Clock.After(g.options.DrainDelay):
+		case err = <-failed:
+		}
+	}
 	g.drain(servers)
 	stop()
 	g.tokens.Close()
@@ -169,7 +177,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 
 func (g *Gateway) servers() []*http.Server {
 	handlers := []http.Handler{
-		g.engine.Services(), g.engine.Entries(),
+		g.leaving(g.engine.Services()), g.leaving(g.engine.Entries()),
 		admin.New(admin.Options{Level: g.options.level, Ready: g.Ready, Metrics: g.metrics.handler()}),
 	}
 	// HTTP/2 without TLS for those who know that it is spoken here, such as gRPC.
@@ -191,9 +199,19 @@ func (g *Gateway) servers() []*http.Server {
 	return servers
 }
 
+// leaving closes each connection with its answer once the gateway is ending, so that its caller makes the next one elsewhere
+// before it meets a connection that is closed. An upgrade has no next call.
+func (g *Gateway) leaving(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if g.draining.Load() && r.Header.Get("Upgrade") == "" {
+			w.Header().Set("Connection", "close")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
 // drain lets the two proxy ports finish side by side, and connections that have left HTTP, then closes the admin port.
 func (g *Gateway) drain(servers []*http.Server) {
-	g.draining.Store(true)
 	g.log.Info("draining", "timeout", drainTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
 	defer cancel()

@@ -325,6 +325,7 @@ func TestWhatKeepsTheGatewayFromStartingIsOneLine(t *testing.T) {
 		{[]string{"-proxyPort=x"}, `invalid value "x" for flag -proxyPort: parse error: see -help`},
 		{[]string{"--proxyPort=70000", "--proxyTimeout=0"}, "-proxyPort=70000: use a port from 0 to 65535; -proxyTimeout=0: use whole seconds from 1 to 86400"},
 		{[]string{"-requestTimeout", "-1"}, "-requestTimeout=-1: use whole seconds from 0 to 86400"},
+		{[]string{"-drainDelay", "-1s"}, "-drainDelay=-1s: use a time from 0s to 1h0m0s"},
 		{[]string{"-listenAddress=127.0.0.1:80"}, `-listenAddress="127.0.0.1:80": use an IP address without a port, for example 127.0.0.1`},
 		{[]string{"-applicationSecretsNamespace="}, "-applicationSecretsNamespace is empty: name the namespace of the Secrets, for example kyma-system"},
 		{[]string{"-allowedTargets=127.0.0.1:80"}, `-allowedTargets: "127.0.0.1:80" is none of: an IP address such as 10.0.0.1, a range such as 10.0.0.0/8, a host name without a port`},

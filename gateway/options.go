@@ -47,6 +47,11 @@ type Options struct {
 	// MeshProxies are addresses and ranges, separated by commas, of the mesh's proxies: what connections from there say in
 	// X-Forwarded-Client-Cert of the caller is believed.
 	MeshProxies string
+	// DrainDelay is how long the gateway serves on after it was asked to end, while it is not ready: until then it gets calls.
+	DrainDelay time.Duration
+
+	// Clock times DrainDelay; nil means the real clock.
+	Clock clock.Clock
 
 	// Config of the API server; Complete sets it.
 	Config *rest.Config
@@ -71,6 +76,7 @@ func (o *Options) BindFlags(f *flag.FlagSet) {
 	f.StringVar(&o.LogLevel, "logLevel", "info", "debug, info, warn, error, dpanic, panic or fatal")
 	f.StringVar(&o.TargetCAFile, "targetCAFile", "", "PEM file of certificates to trust, besides the system's, for APIs and token endpoints")
 	f.StringVar(&o.AllowedTargets, "allowedTargets", "", "IP addresses, ranges (CIDR) and host names, separated by commas, that may be called although they are loopback, link-local or the API server's")
+	f.DurationVar(&o.DrainDelay, "drainDelay", 0, "after SIGTERM: time of serving on while not ready, so that the Pod leaves its Service first")
 	f.StringVar(&o.MeshProxies, "meshProxies", "127.0.0.0/8,::1/128", "IP addresses and ranges (CIDR), separated by commas, from which the mesh's proxy connects; what it says of callers is believed")
 }
 
@@ -92,6 +98,9 @@ func (o *Options) Validate() error {
 	if o.RequestTimeout < 0 || o.RequestTimeout > longest {
 		errs = append(errs, fmt.Errorf("-requestTimeout=%d: use whole seconds from 0 to %d", o.RequestTimeout, longest))
 	}
+	if longest := time.Hour; o.DrainDelay < 0 || o.DrainDelay > longest {
+		errs = append(errs, fmt.Errorf("-drainDelay=%s: use a time from 0s to %s", o.DrainDelay, longest))
+	}
 	if o.ListenAddress != "" && net.ParseIP(o.ListenAddress) == nil && o.ListenAddress != "localhost" {
 		errs = append(errs, fmt.Errorf("-listenAddress=%q: use an IP address without a port, for example 127.0.0.1", o.ListenAddress))
 	}
@@ -109,6 +118,9 @@ func (o *Options) Validate() error {
 
 // Complete reads what the settings name: the kubeconfig, the certificates, the level. Call it after Validate.
 func (o *Options) Complete() error {
+	if o.Clock == nil {
+		o.Clock = clock.RealClock{}
+	}
 	var err error
 	if o.level, err = admin.NewLevel(o.LogLevel); err != nil {
 		return fmt.Errorf("-logLevel=%q: use debug, info, warn, error, dpanic, panic or fatal", o.LogLevel)
