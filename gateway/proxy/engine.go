@@ -126,6 +126,7 @@ func rewrite(p *httputil.ProxyRequest) {
 	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = target.Scheme, target.Host, ""
 	p.Out.URL.Path, p.Out.URL.RawPath = joinPath(target, x.address.rest, x.route.EncodeURL)
 	p.Out.URL.RawQuery, p.Out.URL.ForceQuery = joinQuery(target.RawQuery, p.In.URL.RawQuery), false
+	p.Out.Trailer = p.In.Trailer // not a copy: values come after the body, into this one
 	if x.external {
 		p.Out.Header.Del(HeaderAccessToken)
 	}

@@ -189,6 +189,34 @@ func TestTrailersAndInformationalAnswersPass(t *testing.T) {
 	}
 }
 
+func TestTrailersOfARequestReachTheTarget(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(w http.ResponseWriter, q *http.Request) {
+		body, err := io.ReadAll(q.Body)
+		fmt.Fprint(w, string(body), err, q.Trailer)
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	protocols := &http.Protocols{}
+	protocols.SetUnencryptedHTTP2(true)
+	transport := &http.Transport{Protocols: protocols}
+	defer transport.CloseIdleConnections()
+	for name, through := range map[string]http.RoundTripper{"HTTP/1": r.client.Transport, "HTTP/2": transport} {
+		request, err := http.NewRequest(http.MethodPost, r.services.URL+"/app/svc", io.MultiReader(strings.NewReader("body")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		request.Trailer = http.Header{"X-Sum": {"7"}}
+		response, err := through.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		if text, err := io.ReadAll(response.Body); string(text) != "body<nil> map[X-Sum:[7]]" || err != nil {
+			t.Errorf("%s: %q %v", name, text, err)
+		}
+	}
+}
+
 func aCallerWhoLeavesEndsTheTargetsWork(t *testing.T) {
 	r := newRig(t)
 	arrived, ended := make(chan struct{}), make(chan struct{})

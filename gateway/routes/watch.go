@@ -96,6 +96,9 @@ func NewWatcher(config *rest.Config, o Options) (*Watcher, error) {
 		Scheme: scheme, Mapper: Mapper(),
 		DefaultNamespaces: map[string]ctrlcache.Config{o.Namespace: {}},
 		DefaultTransform:  ctrlcache.TransformStripManagedFields(),
+		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
+			return toolscache.NewSharedIndexInformer(newPatient(lw, o.Log), example, resync, indexers)
+		},
 		DefaultWatchErrorHandler: func(_ context.Context, _ *toolscache.Reflector, err error) {
 			o.Log.Warn("watching the API server failed, what was read before stays in force", "error", err)
 		},
