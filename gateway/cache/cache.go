@@ -165,6 +165,16 @@ func (c *Cache[K, V]) Forget(key K, match func(V) bool) {
 	}
 }
 
+// EndBy makes the value for key expire at a time, if it would later.
+func (c *Cache[K, V]) EndBy(key K, end time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if f, ok := c.values.Peek(key); ok && end.Before(f.Expires) {
+		f.Expires = end
+		c.values.Add(key, f)
+	}
+}
+
 // Len is the number of values kept.
 func (c *Cache[K, V]) Len() int { return c.values.Len() }
 

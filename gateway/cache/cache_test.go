@@ -209,6 +209,38 @@ func TestTheNumberOfValuesIsBounded(t *testing.T) {
 	})
 }
 
+func TestAValueCanBeMadeToEndSoonerButNotLater(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := cache.New[string, int](options())
+		defer c.Close()
+		n := 0
+		get := func() int {
+			t.Helper()
+			v, err := c.Get(t.Context(), "k", func(context.Context) (cache.Fetched[int], error) {
+				n++
+				return cache.Fetched[int]{Value: n, Expires: time.Now().Add(time.Hour)}, nil
+			})
+			if err != nil {
+				t.Error(err)
+			}
+			return v
+		}
+		c.EndBy("k", time.Now()) // is not kept
+		get()
+		c.EndBy("k", time.Now().Add(time.Minute))
+		c.EndBy("k", time.Now().Add(2*time.Hour))
+		for _, step := range []struct {
+			pass time.Duration
+			want int
+		}{{time.Minute - 1, 1}, {1, 2}, {time.Hour - 1, 2}, {1, 3}} {
+			time.Sleep(step.pass)
+			if got := get(); got != step.want {
+				t.Errorf("after %s: %d, want %d", step.pass, got, step.want)
+			}
+		}
+	})
+}
+
 func TestAFetchIsBoundedInTimeAndEndsWithTheCache(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := cache.New[string, int](options())

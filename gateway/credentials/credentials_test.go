@@ -236,6 +236,7 @@ type fakeSources struct {
 	tokens, sessions int
 	asked            []string
 	forgotten        []string
+	outlived         []string
 	err              error
 }
 
@@ -264,6 +265,10 @@ func (f fakeSessions) Forget(_ credentials.SessionRequest, s *credentials.Sessio
 	f.sessions++
 }
 
+func (f fakeSessions) Outlived(r credentials.SessionRequest, s *credentials.Session) {
+	f.outlived = append(f.outlived, r.URL+" "+s.Token.Reveal())
+}
+
 func TestResolvingGivesWhatACallCarries(t *testing.T) {
 	f := &fakeSources{}
 	r := &credentials.Resolver{Tokens: f, Sessions: fakeSessions{f}}
@@ -285,6 +290,11 @@ func TestResolvingGivesWhatACallCarries(t *testing.T) {
 	}
 	r.Forget(use, first)
 	if diff := cmp.Diff([]string{"csrf-0", "token-0"}, f.forgotten); diff != "" {
+		t.Error(diff)
+	}
+	r.Outlived(use, first)
+	r.Outlived(use, credentials.Value{}) // has no session
+	if diff := cmp.Diff([]string{"https://csrf csrf-0"}, f.outlived); diff != "" {
 		t.Error(diff)
 	}
 	second, err := r.Resolve(t.Context(), use)

@@ -32,6 +32,7 @@ type Cookie struct {
 type Session struct {
 	Token   secret.Value
 	Cookies []Cookie
+	Opened  time.Time
 }
 
 // Owner is the API a credential is used for. Sessions are never shared between owners.
@@ -61,6 +62,8 @@ type SessionSource interface {
 	Session(context.Context, SessionRequest) (*Session, error)
 	// Forget makes sure that a refused session is not given out again. A session that came since stays.
 	Forget(SessionRequest, *Session)
+	// Outlived says that a session was refused, and another one in its place was not: so long sessions do not last.
+	Outlived(SessionRequest, *Session)
 }
 
 // Reasons of a CallError.
@@ -146,6 +149,13 @@ func (r *Resolver) Forget(u Use, refused Value) {
 	}
 	if refused.token != "" {
 		r.Tokens.Forget(u.tokenRequest(), refused.token)
+	}
+}
+
+// Outlived says that a value was refused, and another one was accepted in its place.
+func (r *Resolver) Outlived(u Use, refused Value) {
+	if refused.session != nil {
+		r.Sessions.Outlived(u.sessionRequest(refused), refused.session)
 	}
 }
 

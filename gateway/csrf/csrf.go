@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"time"
 
+	lru "github.com/hashicorp/golang-lru/v2"
 	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/gateway/cache"
@@ -20,9 +21,14 @@ import (
 
 const (
 	capacity = 10_000
-	// life is how long a session is used. Services do not say how long theirs last; what ends earlier is refused with
-	// 403, and that makes the gateway fetch anew.
+	// life is how long a session is used at most. Services do not say how long theirs last; what ends earlier is refused
+	// with 403, and that makes the gateway fetch anew, and use the next ones for less long.
 	life = 10 * time.Minute
+	// shortest is how long a session is used at least, whatever was learned.
+	shortest = time.Second
+	// Of the age at which a session turned out to have ended, others are used for cautious parts in ten. That may have had
+	// another cause, and services change: each session that lasts adds one part in patience.
+	cautious, patience = 9, 32
 	// longest is more than any lifetime that settings can ask for.
 	longest = 24 * time.Hour
 	// drain is how much of an answer's body is read, in bytes, so that the connection can be used again.
@@ -49,6 +55,7 @@ type Options struct {
 type Manager struct {
 	options  Options
 	sessions *cache.Cache[key, *credentials.Session]
+	learned  *lru.Cache[key, time.Duration] // how long sessions are used, where those of a service end early
 }
 
 type key struct {
@@ -70,7 +77,11 @@ func New(o Options) *Manager {
 		o.Fetched = func(error) {}
 	}
 	timeout := func(k key) time.Duration { return cmp.Or(k.timeout, o.Timeout) }
-	return &Manager{options: o, sessions: cache.New[key, *credentials.Session](cache.Options[key]{Capacity: capacity, Timeout: timeout, Pause: pause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
+	learned, err := lru.New[key, time.Duration](capacity)
+	if err != nil {
+		panic(err) // only for a size below one
+	}
+	return &Manager{options: o, learned: learned, sessions: cache.New[key, *credentials.Session](cache.Options[key]{Capacity: capacity, Timeout: timeout, Pause: pause, Backoff: backoff, Clock: o.Clock, Looked: o.Looked})}
 }
 
 // Len is the number of sessions kept.
@@ -85,13 +96,41 @@ func (m *Manager) Session(ctx context.Context, r credentials.SessionRequest) (*c
 	return m.sessions.Get(ctx, keyOf(r), func(ctx context.Context) (cache.Fetched[*credentials.Session], error) {
 		session, served, err := m.fetch(ctx, r)
 		m.options.Fetched(err)
-		return cache.Fetched[*credentials.Session]{Value: session, Expires: m.options.Clock.Now().Add(served)}, err
+		if err != nil {
+			return cache.Fetched[*credentials.Session]{}, err
+		}
+		session.Opened = m.options.Clock.Now()
+		return cache.Fetched[*credentials.Session]{Value: session, Expires: session.Opened.Add(m.useful(keyOf(r), served))}, nil
 	})
 }
 
 // Forget drops a session that a target refused, unless it was replaced since.
 func (m *Manager) Forget(r credentials.SessionRequest, session *credentials.Session) {
 	m.sessions.Forget(keyOf(r), func(kept *credentials.Session) bool { return kept == session })
+}
+
+// Outlived notes how long sessions last, by one that was refused although another one was not.
+func (m *Manager) Outlived(r credentials.SessionRequest, session *credentials.Session) {
+	k := keyOf(r)
+	lasts := max(shortest, m.options.Clock.Since(session.Opened)*cautious/10)
+	if known, ok := m.learned.Get(k); !ok || lasts < known {
+		m.learned.Add(k, lasts)
+		m.sessions.EndBy(k, m.options.Clock.Now().Add(lasts)) // of the one that came in its place
+	}
+}
+
+// useful is how long a session is used that was to be served for some time.
+func (m *Manager) useful(k key, served time.Duration) time.Duration {
+	known, ok := m.learned.Get(k)
+	if !ok {
+		return served
+	}
+	if known >= served {
+		m.learned.Remove(k)
+		return served
+	}
+	m.learned.Add(k, known+known/patience)
+	return known
 }
 
 // fetch opens a session and says how long it serves. Services that refuse GET are asked by HEAD, unless settings name the

@@ -91,6 +91,64 @@ func TestASessionServesNoLongerThanItsCookies(t *testing.T) {
 	}
 }
 
+func TestSessionsAreUsedForLessLongThanTheyWereSeenToLastAndForLongerAgainWhenTheyDo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		e := &endpoint{answer: func(string) (int, []string) { return 200, nil }}
+		m := manager(e)
+		defer m.Close()
+		open := func(want string) *credentials.Session {
+			t.Helper()
+			session, err := m.Session(t.Context(), request)
+			if err != nil || session.Token.Reveal() != want {
+				t.Fatalf("%v %v, want %s", session, err, want)
+			}
+			return session
+		}
+		// refused after 100 seconds, and the one after it is not
+		first := open("t1")
+		time.Sleep(100 * time.Second)
+		m.Forget(request, first)
+		open("t2")
+		m.Outlived(request, first)
+		time.Sleep(90*time.Second - time.Millisecond)
+		open("t2")
+		time.Sleep(time.Millisecond)
+		// 90 seconds, then a 32nd more each time, up to what it was before all that
+		lasts := 90 * time.Second
+		for n := 3; lasts < life; n++ {
+			open(fmt.Sprint("t", n))
+			time.Sleep(lasts - time.Millisecond)
+			open(fmt.Sprint("t", n))
+			time.Sleep(time.Millisecond)
+			lasts += lasts / patience
+		}
+		n := len(e.asked) + 1
+		open(fmt.Sprint("t", n))
+		time.Sleep(life - time.Millisecond)
+		open(fmt.Sprint("t", n))
+		if m.learned.Len() != 0 {
+			t.Error("what was learned is kept although it does not matter any more")
+		}
+		// A session that is refused at once teaches no less than a second, and others of the same service nothing.
+		time.Sleep(time.Millisecond)
+		m.Outlived(request, open(fmt.Sprint("t", n+1)))
+		time.Sleep(shortest)
+		open(fmt.Sprint("t", n+2))
+		time.Sleep(shortest - time.Millisecond)
+		open(fmt.Sprint("t", n+2))
+		other := request
+		other.Owner.Service = "other"
+		if _, err := m.Session(t.Context(), other); err != nil {
+			t.Error(err)
+		}
+		time.Sleep(time.Minute)
+		asked := len(e.asked)
+		if _, err := m.Session(t.Context(), other); err != nil || len(e.asked) != asked {
+			t.Errorf("another API's session ended too: %v", err)
+		}
+	})
+}
+
 func TestABrokenServiceIsNotAskedForEachCall(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		e := &endpoint{answer: func(string) (int, []string) { return 503, nil }}

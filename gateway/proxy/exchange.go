@@ -115,8 +115,14 @@ func (e *Engine) send(out *http.Request, x *exchange) (*http.Response, error) {
 		return response, nil // the next call has the new credential
 	}
 	discard(response)
+	before := renewed{x.use, x.value}
 	x.use, x.value = again.use, again.value
-	return e.attempt(out, x, body)
+	// A service refuses a session that has ended by 403. A token that has ended is refused by 401 (RFC 6750, section 3.1).
+	ended := response.StatusCode == http.StatusForbidden && before.use.Credentials.Version == again.use.Credentials.Version
+	if response, err = e.attempt(out, x, body); err == nil && ended && !refused(response) {
+		e.options.Resolver.Outlived(before.use, before.value)
+	}
+	return response, err
 }
 
 func refused(r *http.Response) bool {

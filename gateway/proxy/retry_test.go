@@ -10,6 +10,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 )
@@ -182,7 +183,7 @@ func TestARefusedSessionIsReplacedWithItsCookies(t *testing.T) {
 	var seen calls
 	target := r.target(func(w http.ResponseWriter, q *http.Request) {
 		seen.add(fmt.Sprint(q.Header["X-Csrf-Token"], q.Header["Cookie"]))
-		if q.Header.Get("X-Csrf-Token") != "csrf-2" {
+		if q.Header.Get("X-Csrf-Token") == "csrf-1" {
 			w.Header().Set("X-Csrf-Token", "Required")
 			w.WriteHeader(403)
 		}
@@ -197,6 +198,15 @@ func TestARefusedSessionIsReplacedWithItsCookies(t *testing.T) {
 	want := []string{"[csrf-1] [sid=1; mine=1]", "[csrf-2] [sid=2; mine=1]", "[csrf-2] [sid=2; mine=1]"}
 	if diff := cmp.Diff(want, seen.seen()); diff != "" || n.Load() != 2 {
 		t.Errorf("%d sessions, %s", n.Load(), diff)
+	}
+	// The first one ended as soon as it began: others are not trusted for long.
+	for deadline := time.Now().Add(generous); n.Load() < 3; time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the second session is used for as long as if the first one had lasted")
+		}
+		if a := r.do(http.MethodPost, "/app/svc", nil); a.Status != 200 {
+			t.Fatalf("%+v", a)
+		}
 	}
 }
 
