@@ -60,7 +60,7 @@ func (f *frames) next(p []byte) (n int, goodbye bool) {
 	}
 	rest := min(f.left, uint64(len(p)-n))
 	f.left -= rest
-	return n + int(rest), goodbye //nolint:gosec // no more than len(p)
+	return n + int(rest), goodbye // no more than len(p)
 }
 
 // closeFrame says that an end goes away. What goes to a server is masked (section 5.3).

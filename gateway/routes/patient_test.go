@@ -41,8 +41,12 @@ func TestAnAPIServerThatWasAwayForLongIsReachedSoonAfterItIsBack(t *testing.T) {
 				server := &awayUntil{back: time.Now().Add(away), err: answer}
 				var log bytes.Buffer
 				p := newPatient(&toolscache.ListWatch{
-					ListFunc:  func(metav1.ListOptions) (runtime.Object, error) { return &metav1.Status{}, server.ask() },
-					WatchFunc: func(metav1.ListOptions) (watch.Interface, error) { return watch.NewFake(), server.ask() },
+					ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) {
+						return &metav1.Status{}, server.ask()
+					},
+					WatchFuncWithContext: func(context.Context, metav1.ListOptions) (watch.Interface, error) {
+						return watch.NewFake(), server.ask()
+					},
 				}, slog.New(slog.NewTextHandler(&log, nil)))
 				for what, ask := range map[string]func() error{
 					"list":  func() error { _, err := p.ListWithContext(t.Context(), metav1.ListOptions{}); return err },
@@ -73,7 +77,7 @@ func TestNobodyAsksAnyMoreOnceTheGatewayEnds(t *testing.T) {
 		server := &awayUntil{back: time.Now().Add(time.Hour)}
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		p := newPatient(&toolscache.ListWatch{ListFunc: func(metav1.ListOptions) (runtime.Object, error) { return nil, server.ask() }}, slog.New(slog.DiscardHandler))
+		p := newPatient(&toolscache.ListWatch{ListWithContextFunc: func(context.Context, metav1.ListOptions) (runtime.Object, error) { return nil, server.ask() }}, slog.New(slog.DiscardHandler))
 		if _, err := p.ListWithContext(ctx, metav1.ListOptions{}); err == nil || ctx.Err() == nil {
 			t.Errorf("%v, and the context: %v", err, ctx.Err())
 		}

@@ -31,7 +31,7 @@ func TestEachHandshakeIsCountedByItsOutcomeAndTheEndOfThePeersCertificateIsKnown
 	}
 	plain, open := server(nil), server(&tls.Config{})
 	asks := &tls.Config{ClientAuth: tls.RequireAnyClientCert}
-	asks12 := &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12} //nolint:gosec // a server of the test's
+	asks12 := &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
 	trust := func(s *httptest.Server) credentials.Trust {
 		return credentials.Trust{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))}
 	}
