@@ -26,8 +26,8 @@ type apiServer struct {
 	err    error
 }
 
-// startAPIServer starts the whole kube-apiserver on a listener that it takes over. It runs until ctx ends.
-func startAPIServer(ctx context.Context, s *state, listener net.Listener, etcd string) (*apiServer, error) {
+// startAPIServer starts the whole kube-apiserver, with more flags, on a listener that it takes over. It runs until ctx ends.
+func startAPIServer(ctx context.Context, s *state, listener net.Listener, etcd string, more []string) (*apiServer, error) {
 	host, port, err := net.SplitHostPort(listener.Addr().String())
 	if err != nil {
 		return nil, err
@@ -50,7 +50,7 @@ func startAPIServer(ctx context.Context, s *state, listener net.Listener, etcd s
 	for _, f := range o.Flags().FlagSets {
 		fs.AddFlagSet(f)
 	}
-	err = fs.Parse([]string{
+	err = fs.Parse(append([]string{
 		"--etcd-servers=" + etcd,
 		"--bind-address=" + host,
 		"--advertise-address=" + clientHost,
@@ -63,7 +63,7 @@ func startAPIServer(ctx context.Context, s *state, listener net.Listener, etcd s
 		"--service-account-key-file=" + key,
 		"--service-account-signing-key-file=" + key,
 		"--endpoint-reconciler-type=none", // it refuses loopback addresses
-	})
+	}, more...))
 	if err != nil {
 		return nil, err
 	}

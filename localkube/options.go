@@ -23,12 +23,15 @@ type Options struct {
 	// Kubeconfig is where the administrator's kubeconfig is written once the server is ready, and from where it is
 	// removed when the server stops. Empty means Dir/kubeconfig.
 	Kubeconfig string
+	// Audit is the file to which the API server appends who did what, one event as JSON a line. Empty means none.
+	Audit string
 	// Stdin makes the end of the standard input stop the server, so that a parent that dies leaves nothing behind.
 	Stdin bool
 }
 
 // BindFlags ties o to the command line.
 func (o *Options) BindFlags(fs *flag.FlagSet) {
+	fs.StringVar(&o.Audit, "audit", "", "`file` to append to who did what, one event as JSON a line, without the objects themselves (default: none)")
 	fs.StringVar(&o.Dir, "dir", "", "state `directory`, kept (default: a temporary one, removed in the end)")
 	fs.StringVar(&o.Listen, "listen", "127.0.0.1:0", "`address` of the API server; port 0 picks a free one")
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "`file` for the administrator's kubeconfig, written when ready, removed when stopped (default: DIRECTORY/kubeconfig)")
@@ -91,6 +94,39 @@ func (s *state) close() error {
 		err = errors.Join(err, os.RemoveAll(s.dir))
 	}
 	return err
+}
+
+// auditPolicy has every request told once it is answered, and a watch when it begins too. What objects hold, which may be
+// secret, is not told.
+const auditPolicy = `apiVersion: audit.k8s.io/v1
+kind: Policy
+omitStages: [RequestReceived]
+rules: [{level: Metadata}]
+`
+
+// auditFlags are those of the kube-apiserver for the audit log. They make sure, before the server starts, that it can be written,
+// and that nobody else reads it.
+func (o *Options) auditFlags(s *state) ([]string, error) {
+	if o.Audit == "" {
+		return nil, nil
+	}
+	path, err := filepath.Abs(o.Audit)
+	if err != nil {
+		return nil, err
+	}
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	if err == nil {
+		err = file.Close()
+	}
+	if err != nil {
+		return nil, fmt.Errorf("-audit %s: a file that can be written is needed: %w", path, err)
+	}
+	policy := s.path("audit-policy.yaml")
+	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+		return nil, err
+	}
+	// Blocking: when a request is answered, its event is in the file.
+	return []string{"--audit-policy-file=" + policy, "--audit-log-path=" + path, "--audit-log-mode=blocking"}, nil
 }
 
 // kubeconfigMark is the first line of what localkube writes: a file without it is somebody's own.

@@ -36,6 +36,10 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, kubeconfig.remove()) }()
+	audit, err := o.auditFlags(state)
+	if err != nil {
+		return err
+	}
 	closeLog, err := openLog(state.path("localkube.log"))
 	if err != nil {
 		return err
@@ -49,7 +53,7 @@ func Run(ctx context.Context, o Options, out io.Writer) (err error) {
 	defer etcd.stop()
 	serverCtx, stopServer := context.WithCancel(context.WithoutCancel(ctx))
 	defer stopServer()
-	server, err := startAPIServer(serverCtx, state, listener, etcd.endpoint)
+	server, err := startAPIServer(serverCtx, state, listener, etcd.endpoint, audit)
 	if err != nil {
 		return fmt.Errorf("kube-apiserver: %w", err)
 	}

@@ -103,6 +103,52 @@ func TestARestartOnTheSameDirectoryKeepsTheData(t *testing.T) {
 	second.stop(t)
 }
 
+func TestTheAuditLogTellsWhoDidWhatAndNoSecret(t *testing.T) {
+	t.Parallel()
+	file := filepath.Join(t.TempDir(), "audit")
+	s := start(t, "-audit", file)
+	secrets := s.client(t).CoreV1().Secrets("default")
+	_, err := secrets.Create(t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "one"}, StringData: map[string]string{"a": "hidden"}}, metav1.CreateOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch, err := secrets.Watch(t.Context(), metav1.ListOptions{FieldSelector: "metadata.name=one"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer watch.Stop()
+	if info, err := os.Stat(file); err != nil || info.Mode().Perm() != 0o600 {
+		t.Errorf("the file: %v, %v", info, err)
+	}
+	text, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(string(text), "hidden") || strings.Contains(string(text), "aGlkZGVu") {
+		t.Error("it holds what the Secret does")
+	}
+	var told []string
+	for line := range strings.Lines(string(text)) {
+		var event struct {
+			Stage, Verb string
+			User        struct{ Username string }
+			ObjectRef   struct{ Resource, Namespace, Name string }
+		}
+		if err := json.Unmarshal([]byte(line), &event); err != nil {
+			t.Fatalf("%v in %q", err, line)
+		}
+		if event.ObjectRef.Resource == "secrets" && event.ObjectRef.Name == "one" {
+			told = append(told, fmt.Sprint(event))
+		}
+	}
+	want := []string{"{ResponseComplete create {admin} {secrets default one}}", "{ResponseStarted watch {admin} {secrets default one}}"}
+	if !slices.Equal(told, want) {
+		t.Errorf("told %q, want %q", told, want)
+	}
+	watch.Stop()
+	s.stop(t)
+}
+
 func TestTheEndOfStdinLeavesNothingBehind(t *testing.T) {
 	t.Parallel()
 	s := start(t)
@@ -141,6 +187,7 @@ func TestWhatCannotStartSaysWhyInOneLineAndWritesNothing(t *testing.T) {
 		{"directory below a file", []string{"-dir", filepath.Join(file, "below")}, 1, "a directory that can be written is needed"},
 		{"kubeconfig of somebody else", []string{"-kubeconfig", file}, 1, "the file is not localkube's, and would be overwritten"},
 		{"kubeconfig in no directory", []string{"-kubeconfig", filepath.Join(dir, "none", "kubeconfig")}, 1, "a file that can be written is needed"},
+		{"audit log in no directory", []string{"-audit", filepath.Join(dir, "none", "audit")}, 1, "a file that can be written is needed"},
 		{"unknown flag", []string{"-lisen", ":1"}, 2, `flag provided but not defined: -lisen; "localkube -h" lists the flags`},
 		{"argument", []string{"start"}, 2, `unexpected argument "start"`},
 	} {
