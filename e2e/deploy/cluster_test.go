@@ -43,6 +43,8 @@ const system = "kyma-system"
 var (
 	cluster rest.Config
 	kube    client.Client
+	// auditLog is the file in which the API server tells who did what.
+	auditLog string
 	// libraries is what Kubernetes' libraries say within the components, of leases and events.
 	libraries = &logBuffer{}
 )
@@ -50,18 +52,31 @@ var (
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
 	klog.SetSlogLogger(slog.New(slog.NewTextHandler(libraries, nil)))
-	config, stop, err := kubetest.Start(context.Background())
-	if err == nil {
-		cluster = *config
-		err = prepare()
-	}
+	code, err := begin(m)
 	if err != nil {
 		_, _ = os.Stderr.WriteString("deploy: " + err.Error() + "\n")
-		os.Exit(1)
+		code = 1
 	}
-	code := m.Run()
-	stop()
 	os.Exit(code)
+}
+
+func begin(m *testing.M) (int, error) {
+	dir, err := os.MkdirTemp("", "deploy-")
+	if err != nil {
+		return 1, err
+	}
+	defer os.RemoveAll(dir)
+	auditLog = filepath.Join(dir, "audit")
+	config, stop, err := kubetest.StartWith(context.Background(), kubetest.Options{Audit: auditLog})
+	if err != nil {
+		return 1, err
+	}
+	defer stop()
+	cluster = *config
+	if err := prepare(); err != nil {
+		return 1, err
+	}
+	return m.Run(), nil
 }
 
 // prepare makes what is there before the software is installed: namespaces, of which that of the components admits none but

@@ -4,26 +4,24 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"net"
 	"net/http"
-	"os"
-	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
-	"time"
 
+	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	clientfeatures "k8s.io/client-go/features"
+	clientfeaturestesting "k8s.io/client-go/features/testing"
+	"k8s.io/client-go/kubernetes"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
-	"github.com/application-connector/application-connector/agent"
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
-	"github.com/application-connector/application-connector/e2e/kubetest"
-	"github.com/application-connector/application-connector/events"
-	"github.com/application-connector/application-connector/gateway"
+	"github.com/application-connector/application-connector/e2e/rights"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
@@ -32,10 +30,142 @@ const (
 	runtimeID = "1ae04041-17e5-478f-91f8-3a2ddc7700de"
 )
 
-// TestEachComponentDoesItsWorkWithTheRightsThatItIsGiven has agent, gateway and validator do all that they do, each by its
-// own service account.
-func TestEachComponentDoesItsWorkWithTheRightsThatItIsGiven(t *testing.T) {
-	install(t, "compass")
+// authorities are the Secrets that the agent writes those of clients to, by overlay.
+var authorities = map[string]client.ObjectKey{
+	"compass":  {Namespace: "istio-system", Name: "kyma-gateway-certs-cacert"},
+	"no-istio": {Namespace: "application-connector-edge", Name: "client-authorities"},
+}
+
+// TestEachComponentDoesItsWorkByTheRightsThatItIsGivenAndNeedsThemAll has agent, gateway and validator do all that they do, each by
+// its own service account, and reads in the API server's audit log that nothing was refused, and that each right was used.
+func TestEachComponentDoesItsWorkByTheRightsThatItIsGivenAndNeedsThemAll(t *testing.T) {
+	for overlay, names := range workloads {
+		t.Run(overlay, func(t *testing.T) {
+			install(t, overlay)
+			c, w := &components{objects: objects(t, overlay)}, watching(t)
+			target, server := orders(t), simulated(t)
+			t.Cleanup(func() { // when the agent, which would repair them, has ended
+				own := []client.ObjectKey{authorities[overlay]}
+				for _, name := range []string{"compass-agent-configuration", "cluster-client-certificates", "cluster-client-certificates-pending"} {
+					own = append(own, client.ObjectKey{Namespace: system, Name: name})
+				}
+				for _, name := range []string{agentName, gatewayName} {
+					lease := &coordinationv1.Lease{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: name}}
+					if err := kube.Delete(context.Background(), lease); client.IgnoreNotFound(err) != nil {
+						t.Error(err)
+					}
+				}
+				for _, key := range own {
+					secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: key.Namespace, Name: key.Name}}
+					if err := kube.Delete(context.Background(), secret); key.Name != "" && client.IgnoreNotFound(err) != nil {
+						t.Error(err)
+					}
+				}
+			})
+			api := compass.API{Name: "Orders API", TargetURL: target}
+			if slices.Contains(names, agentName) {
+				if err := putSystems(server, api); err != nil {
+					t.Fatal(err)
+				}
+			}
+			t.Run("caches are filled by lists, as older API servers need", func(t *testing.T) {
+				clientfeaturestesting.SetFeatureDuringTest(t, clientfeatures.WatchListClient, false)
+				if slices.Contains(names, agentName) {
+					c.runAgent(t, server)
+				}
+				c.runGateway(t)
+				c.runValidator(t)
+				for _, account := range names {
+					eventually(t, "lists of "+account, func() error {
+						for _, right := range unused(t, w, account) {
+							if right.Verb == "list" {
+								return errors.New(right.String())
+							}
+						}
+						return nil
+					})
+				}
+			})
+			t.Run("all of the work", func(t *testing.T) {
+				if slices.Contains(names, agentName) {
+					c.runAgent(t, server)
+				} else {
+					byHand(t, target)
+				}
+				calls, validator := c.runGateway(t), c.runValidator(t)
+				if slices.Contains(names, agentName) {
+					compassWork(t, server, overlay)
+				}
+				eventually(t, "a call with the credentials", func() error {
+					return answers(calls+"/mp-shop/orders/orders-api", http.StatusOK)
+				})
+				eventually(t, "the validator has its caches", func() error { return answers(validator+"/readyz", http.StatusOK) })
+				for _, account := range names {
+					eventually(t, account+" to need all of its rights", func() error {
+						if left := unused(t, w, account); len(left) > 0 {
+							return fmt.Errorf("not needed: %v", left)
+						}
+						return nil
+					})
+				}
+			})
+			for _, account := range names {
+				requests, refused, err := w.Requests(rights.Account{Namespace: system, Name: account})
+				if err != nil {
+					t.Fatal(err)
+				}
+				if len(requests) == 0 {
+					t.Errorf("%s asked for nothing", account)
+				}
+				for _, r := range refused {
+					t.Errorf("%s was refused: %s", account, r)
+				}
+			}
+			for name, log := range map[string]*logBuffer{"agent": &c.agent, "gateway": &c.gateway, "validator": &c.validator, "library of one of them": libraries} {
+				for line := range strings.SplitSeq(log.String(), "\n") {
+					if strings.Contains(line, "forbidden") {
+						t.Errorf("the %s was refused something: %s", name, line)
+					}
+				}
+			}
+		})
+	}
+}
+
+func watching(t *testing.T) *rights.Witness {
+	t.Helper()
+	w, err := rights.NewWitness(auditLog)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return w
+}
+
+// unused are rights of an account that nothing needed so far. There are rights.
+func unused(t *testing.T, w *rights.Witness, account string) []rights.Right {
+	t.Helper()
+	who := rights.Account{Namespace: system, Name: account}
+	set, err := kubernetes.NewForConfig(&cluster)
+	if err != nil {
+		t.Fatal(err)
+	}
+	all, err := rights.Granted(t.Context(), set, who)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(all) == 0 {
+		t.Fatalf("%s has no rights", account)
+	}
+	left, err := w.Unused(who, all)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return left
+}
+
+// orders is an external system that wants credentials. It gives its URL.
+func orders(t *testing.T) string {
+	t.Helper()
 	target := http.Server{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if user, password, _ := r.BasicAuth(); user != "user" || password != "passwd" {
 			w.WriteHeader(http.StatusUnauthorized)
@@ -52,15 +182,14 @@ func TestEachComponentDoesItsWorkWithTheRightsThatItIsGiven(t *testing.T) {
 			t.Error(err)
 		}
 	})
-	api := compass.API{Name: "Orders API", TargetURL: "http://" + listener.Addr().String()}
+	return "http://" + listener.Addr().String()
+}
+
+// simulated is a Compass with one runtime.
+func simulated(t *testing.T) *compass.Server {
+	t.Helper()
 	server, err := compass.Start(t.Context(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{
-		ID:       tenant,
-		Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
-		Applications: []compass.Application{{
-			Name: "Shop", ProviderName: "SAP", Formations: []string{"default"},
-			Bundles: []compass.Bundle{{Name: "Orders", APIs: []compass.API{api},
-				Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: "passwd"}}}}},
-		}},
+		ID: tenant, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
 	}}}})
 	if err != nil {
 		t.Fatal(err)
@@ -70,27 +199,54 @@ func TestEachComponentDoesItsWorkWithTheRightsThatItIsGiven(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	return server
+}
 
-	// When the agent, which would repair them, has ended.
+const storeID = "5b1c1b0a-6f1e-4f5a-9d0c-0c3f8b7d2a11"
+
+// putSystems has Compass know two systems.
+func putSystems(server *compass.Server, api compass.API) error {
+	_, err := server.Admin().PutApplications(tenant,
+		compass.Application{
+			Name: "Shop", ProviderName: "SAP", Formations: []string{"default"},
+			Bundles: []compass.Bundle{{Name: "Orders", APIs: []compass.API{api},
+				Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: "passwd"}}}}},
+		},
+		compass.Application{ID: storeID, Name: "Store", ProviderName: "SAP", Formations: []string{"default"}},
+	)
+	return err
+}
+
+// byHand is what an administrator writes where there is no agent.
+func byHand(t *testing.T, target string) {
+	t.Helper()
+	secret := &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "orders"}, StringData: map[string]string{"username": "user", "password": "passwd"},
+	}
+	application := &applicationv1alpha1.Application{
+		ObjectMeta: metav1.ObjectMeta{Name: "mp-shop"},
+		Spec: applicationv1alpha1.ApplicationSpec{Services: []applicationv1alpha1.Service{{
+			ID: "1", Name: "orders", DisplayName: "orders", ProviderDisplayName: "SAP", Description: "orders",
+			Entries: []applicationv1alpha1.Entry{{
+				Type: "API", Name: "orders api", TargetURL: target,
+				Credentials: applicationv1alpha1.Credentials{Type: "Basic", SecretName: "orders"},
+			}},
+		}}},
+	}
+	if err := errors.Join(kube.Create(t.Context(), secret), kube.Create(t.Context(), application)); err != nil {
+		t.Fatal(err)
+	}
 	t.Cleanup(func() {
-		own := []string{"compass-agent-configuration", "cluster-client-certificates", "cluster-client-certificates-pending"}
-		for _, name := range own {
-			secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: name}}
-			if err := kube.Delete(context.Background(), secret); client.IgnoreNotFound(err) != nil {
-				t.Error(err)
-			}
-		}
-		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "istio-system", Name: "kyma-gateway-certs-cacert"}}
-		if err := kube.Delete(context.Background(), secret); client.IgnoreNotFound(err) != nil {
+		if err := kube.Delete(context.Background(), secret); err != nil {
 			t.Error(err)
 		}
 	})
+}
 
-	agentLog, gatewayLog, validatorLog := &logBuffer{}, &logBuffer{}, &logBuffer{}
-	runAgent(t, server, agentLog)
-	calls := runGateway(t, gatewayLog)
-	validator := runValidator(t, validatorLog)
-
+// compassWork pairs the cluster, and has the agent do all else that it ever does: renew its certificate, repair what somebody
+// changed, delete a system that is gone, and complain.
+func compassWork(t *testing.T, server *compass.Server, overlay string) {
+	t.Helper()
 	token, err := server.Admin().RuntimeToken(runtimeID)
 	if err != nil {
 		t.Fatal(err)
@@ -103,16 +259,74 @@ func TestEachComponentDoesItsWorkWithTheRightsThatItIsGiven(t *testing.T) {
 		t.Fatal(err)
 	}
 	synchronised(t, "the agent pairs, saves the authorities and syncs")
-	var authorities corev1.Secret
-	if err := kube.Get(t.Context(), client.ObjectKey{Namespace: "istio-system", Name: "kyma-gateway-certs-cacert"}, &authorities); err != nil {
+	var saved corev1.Secret
+	if err := kube.Get(t.Context(), authorities[overlay], &saved); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "a call with the credentials", func() error {
-		return answers(calls+"/mp-shop/orders/orders-api", http.StatusOK)
-	})
-	eventually(t, "the validator has its caches", func() error { return answers(validator+"/readyz", http.StatusOK) })
+	renew(t)
 
-	// A renewal, on demand, and a system that goes.
+	var app applicationv1alpha1.Application
+	if err := kube.Get(t.Context(), client.ObjectKey{Name: "mp-shop"}, &app); err != nil {
+		t.Fatal(err)
+	}
+	changed := app.DeepCopy()
+	changed.Spec.Description = "changed by somebody"
+	if err := kube.Patch(t.Context(), changed, client.MergeFrom(&app)); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the repair", func() error {
+		if err := kube.Get(t.Context(), client.ObjectKey{Name: "mp-shop"}, &app); err != nil {
+			return err
+		}
+		if app.Spec.Description == changed.Spec.Description {
+			return errors.New("it is still what somebody wrote")
+		}
+		return nil
+	})
+
+	if err := server.Admin().DeleteApplication(storeID); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the deletion", func() error {
+		err := kube.Get(t.Context(), client.ObjectKey{Name: "mp-store"}, &app)
+		if apierrors.IsNotFound(err) {
+			return nil
+		}
+		return fmt.Errorf("the Application is still there: %v", err) //nolint:errorlint // it is told, not judged
+	})
+
+	// Two systems whose names are taken: to tell the same twice is another right.
+	for _, name := range []string{"First", "Second"} {
+		taken := &applicationv1alpha1.Application{
+			ObjectMeta: metav1.ObjectMeta{Name: "mp-" + strings.ToLower(name)}, Spec: applicationv1alpha1.ApplicationSpec{Services: []applicationv1alpha1.Service{}},
+		}
+		if err := kube.Create(t.Context(), taken); err != nil {
+			t.Fatal(err)
+		}
+	}
+	_, err = server.Admin().PutApplications(tenant,
+		compass.Application{Name: "First", ProviderName: "SAP", Formations: []string{"default"}}, compass.Application{Name: "Second", ProviderName: "SAP", Formations: []string{"default"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+
+	var told corev1.EventList
+	eventually(t, "an event of the agent", func() error {
+		if err := kube.List(t.Context(), &told, client.InNamespace("default")); err != nil {
+			return err
+		}
+		for _, e := range told.Items {
+			if e.InvolvedObject.Kind == "CompassConnection" {
+				return nil
+			}
+		}
+		return errors.New("there is none")
+	})
+}
+
+// renew asks for a new certificate and waits for it.
+func renew(t *testing.T) {
+	t.Helper()
 	var connection compassv1alpha1.CompassConnection
 	if err := kube.Get(t.Context(), client.ObjectKey{Name: compassv1alpha1.ConnectionName}, &connection); err != nil {
 		t.Fatal(err)
@@ -131,25 +345,6 @@ func TestEachComponentDoesItsWorkWithTheRightsThatItIsGiven(t *testing.T) {
 		}
 		return nil
 	})
-	var told corev1.EventList
-	eventually(t, "an event of the agent", func() error {
-		if err := kube.List(t.Context(), &told, client.InNamespace("default")); err != nil {
-			return err
-		}
-		for _, e := range told.Items {
-			if e.InvolvedObject.Kind == "CompassConnection" {
-				return nil
-			}
-		}
-		return errors.New("there is none")
-	})
-	for name, log := range map[string]*logBuffer{"agent": agentLog, "gateway": gatewayLog, "validator": validatorLog, "library of one of them": libraries} {
-		for line := range strings.SplitSeq(log.String(), "\n") {
-			if strings.Contains(line, "forbidden") {
-				t.Errorf("the %s was refused something: %s", name, line)
-			}
-		}
-	}
 }
 
 func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
@@ -203,115 +398,4 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 			t.Errorf("%s: %v", own.Name, err)
 		}
 	}
-}
-
-func runAgent(t *testing.T, server *compass.Server, log *logBuffer) {
-	t.Helper()
-	ca := filepath.Join(t.TempDir(), "ca.pem")
-	if err := os.WriteFile(ca, server.ServerCA(), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	env := map[string]string{
-		"APP_COMPASS_CA_FILE": ca, "APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "200ms", "APP_CONTROLLER_SYNC_PERIOD": "1s",
-		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_LOG_LEVEL": "debug",
-	}
-	o, err := agent.FromEnvironment(func(name string) string { return env[name] })
-	if err != nil {
-		t.Fatal(err)
-	}
-	o.Kubernetes, o.LogTo = as(t, agentName), log
-	run(t, "agent", func(ctx context.Context) error { return agent.Run(ctx, o) })
-}
-
-// runGateway gives the URL of the port for calls by application, service and entry.
-func runGateway(t *testing.T, log *logBuffer) string {
-	t.Helper()
-	o := gateway.Options{
-		ListenAddress: "127.0.0.1", ProxyTimeout: 10, RequestTimeout: 10, SecretsNamespace: system, LogLevel: "debug", AllowedTargets: "127.0.0.1/32",
-		Config: as(t, gatewayName),
-	}
-	if err := errors.Join(o.Validate(), o.Complete()); err != nil {
-		t.Fatal(err)
-	}
-	g, err := gateway.New(o, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if err != nil {
-		t.Fatal(err)
-	}
-	run(t, "gateway", g.Run)
-	return "http://" + g.Addresses().Entries
-}
-
-// runValidator gives the URL of its port for health.
-func runValidator(t *testing.T, log *logBuffer) string {
-	t.Helper()
-	kubeconfig, err := kubetest.Kubeconfig(as(t, validatorName), t.TempDir())
-	if err != nil {
-		t.Fatal(err)
-	}
-	o := events.NewOptions()
-	o.Kubeconfig, o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = kubeconfig, "127.0.0.1", 0, 0
-	o.DeniedCertificates = system + "/application-connector-denied-certificates"
-	o.Complete(func(string) (string, bool) { return "", false })
-	if err := o.Validate(); err != nil {
-		t.Fatal(err)
-	}
-	ctx, stop := context.WithCancel(context.Background())
-	s, err := events.Start(ctx, *o, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
-	if err != nil {
-		stop()
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		stop()
-		if err := s.Wait(); err != nil {
-			t.Errorf("the validator ended by: %v", err)
-		}
-	})
-	return "http://" + s.AdminAddr().String()
-}
-
-func run(t *testing.T, what string, f func(context.Context) error) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	ended := make(chan error, 1)
-	go func() { ended <- f(ctx) }()
-	t.Cleanup(func() {
-		cancel()
-		if err := <-ended; err != nil {
-			t.Errorf("the %s ended by: %v", what, err)
-		}
-	})
-}
-
-func synchronised(t *testing.T, what string) {
-	t.Helper()
-	eventually(t, what, func() error {
-		var c compassv1alpha1.CompassConnection
-		if err := kube.Get(t.Context(), client.ObjectKey{Name: compassv1alpha1.ConnectionName}, &c); err != nil {
-			return err
-		}
-		if c.Status.State != compassv1alpha1.Synchronized {
-			return fmt.Errorf("%+v", c.Status)
-		}
-		var app applicationv1alpha1.Application
-		return kube.Get(t.Context(), client.ObjectKey{Name: "mp-shop"}, &app)
-	})
-}
-
-func answers(url string, want int) error {
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
-	defer cancel()
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
-	if err != nil {
-		return err
-	}
-	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
-	if err != nil {
-		return err
-	}
-	_ = response.Body.Close()
-	if response.StatusCode != want {
-		return fmt.Errorf("%s answers %d", url, response.StatusCode)
-	}
-	return nil
 }

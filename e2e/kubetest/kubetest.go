@@ -41,6 +41,8 @@ func Run(m *testing.M, config *rest.Config) {
 
 // Options say what StartWith starts.
 type Options struct {
+	// Audit is the file that the server writes its audit log to, as localkube -audit does. Empty means none.
+	Audit string
 	// Bare leaves out the resource definitions of this project.
 	Bare bool
 }
@@ -51,7 +53,7 @@ func Start(ctx context.Context) (*rest.Config, func(), error) { return StartWith
 
 // StartWith is Start with options.
 func StartWith(ctx context.Context, o Options) (*rest.Config, func(), error) {
-	path, stop, err := start()
+	path, stop, err := start(o)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -170,15 +172,22 @@ func Namespace(t testing.TB, cfg *rest.Config) string {
 	return ns.GetName()
 }
 
-func start() (string, func(), error) {
+func start(o Options) (string, func(), error) {
 	if k := os.Getenv("LOCALKUBE_KUBECONFIG"); k != "" {
+		if o.Audit != "" {
+			return "", nil, errors.New("LOCALKUBE_KUBECONFIG is set, and these tests read the audit log of an API server that they start: unset it")
+		}
 		return k, func() {}, nil
 	}
 	bin := os.Getenv("LOCALKUBE")
 	if bin == "" {
 		return "", nil, errors.New("LOCALKUBE is not set: run the tests by \"make test\", or set it to the binary that \"make build\" put at bin/localkube")
 	}
-	cmd := exec.Command(bin, "-stdin")
+	args := []string{"-stdin"}
+	if o.Audit != "" {
+		args = append(args, "-audit", o.Audit)
+	}
+	cmd := exec.Command(bin, args...)
 	cmd.Stderr = os.Stderr
 	in, err := cmd.StdinPipe() // closes with this process, however it ends
 	if err != nil {
