@@ -6,6 +6,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -31,29 +32,24 @@ func write(manifests string) error {
 	if err != nil {
 		return err
 	}
-	root := filepath.Join(manifests, "chart", "templates")
-	entries, err := os.ReadDir(root)
+	root, err := os.OpenRoot(filepath.Join(manifests, "chart", "templates"))
+	if err != nil {
+		return err
+	}
+	defer root.Close()
+	entries, err := fs.ReadDir(root.FS(), ".")
 	if err != nil {
 		return err
 	}
 	for _, entry := range entries {
 		if entry.IsDir() { // what is written by hand stands beside the folders
-			err = errors.Join(err, os.RemoveAll(filepath.Join(root, entry.Name())))
+			err = errors.Join(err, root.RemoveAll(entry.Name()))
 		}
-	}
-	if err != nil {
-		return err
 	}
 	for name, text := range templates {
-		path := filepath.Join(root, name)
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
-			return err
-		}
-		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
-			return err
-		}
+		err = errors.Join(err, root.MkdirAll(filepath.Dir(name), 0o755), root.WriteFile(name, []byte(text), 0o644))
 	}
-	return nil
+	return err
 }
 
 // templates gives the text of each file below templates/.

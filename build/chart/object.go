@@ -31,8 +31,8 @@ type object struct {
 
 // load reads the manifests, so that kustomizations can be built beside them without a trace.
 func load(manifests string) (filesys.FileSystem, error) {
-	memory := filesys.MakeFsInMemory()
-	return memory, fs.WalkDir(os.DirFS(manifests), ".", func(path string, entry fs.DirEntry, err error) error {
+	memory, disk := filesys.MakeFsInMemory(), os.DirFS(manifests)
+	return memory, fs.WalkDir(disk, ".", func(path string, entry fs.DirEntry, err error) error {
 		switch {
 		case err != nil:
 			return err
@@ -41,7 +41,7 @@ func load(manifests string) (filesys.FileSystem, error) {
 		case entry.IsDir():
 			return nil
 		}
-		text, err := os.ReadFile(filepath.Join(manifests, path))
+		text, err := fs.ReadFile(disk, path)
 		if err != nil {
 			return err
 		}
