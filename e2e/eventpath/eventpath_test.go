@@ -108,6 +108,11 @@ func create(t testing.TB, kube client.Client, app *v1alpha1.Application) {
 // newValidator starts a validator that knows the Applications of now when it returns.
 func newValidator(t testing.TB, publisher string, change func(*events.Options)) *events.Server {
 	t.Helper()
+	return newValidatorThatLogs(t, publisher, slog.New(slog.DiscardHandler), change)
+}
+
+func newValidatorThatLogs(t testing.TB, publisher string, log *slog.Logger, change func(*events.Options)) *events.Server {
+	t.Helper()
 	o := events.NewOptions()
 	o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = "127.0.0.1", 0, 0
 	var err error
@@ -120,7 +125,7 @@ func newValidator(t testing.TB, publisher string, change func(*events.Options)) 
 	o.Complete(func(string) (string, bool) { return "", false })
 	must(t, o.Validate())
 	ctx, stop := context.WithCancel(context.Background())
-	validator, err := events.Start(ctx, *o, slog.New(slog.DiscardHandler))
+	validator, err := events.Start(ctx, *o, log)
 	if err != nil {
 		stop()
 		t.Fatal(err)

@@ -209,6 +209,7 @@ func (r *Road) send(cert *tls.Certificate, text string) (status int, err error) 
 	if err != nil {
 		return 0, err
 	}
+	defer answer.Body.Close()
 	_, err = io.Copy(io.Discard, answer.Body)
 	return answer.StatusCode, err
 }

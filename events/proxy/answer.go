@@ -121,6 +121,9 @@ func (h *Handler) audit(ctx context.Context, d decision) {
 	if d.outcome != accepted || d.source != "" {
 		level = slog.LevelWarn
 	}
+	if !h.Log.Enabled(ctx, level) {
+		return
+	}
 	attrs := []slog.Attr{
 		slog.String("decision", d.outcome),
 		slog.String("reason", string(d.reason)),

@@ -1,20 +1,15 @@
 package proxy
 
 import (
-	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"net/http"
-	"strconv"
 
 	"github.com/application-connector/application-connector/events/cloudevent"
 )
-
-// hopByHop are header fields that speak of one connection only (RFC 9110, section 7.6.1); Connection itself is gone
-// already.
-var hopByHop = []string{"Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade"}
 
 // untaken is an event of a batch that the publisher did not take, as the client is told of it.
 type untaken struct {
@@ -29,19 +24,10 @@ type untaken struct {
 // It goes on after an event that the publisher refused, and stops when the publisher is away.
 func (h *Handler) forwardBatch(w http.ResponseWriter, out *outgoing, d *decision) {
 	client := out.Context()
-	delivery, ctx, cancel := h.deliver(client, d.route)
+	ctx, cancel := context.WithTimeout(client, h.Timeout+h.RetryWindow)
 	defer cancel()
-	template := out.WithContext(ctx)
-	for _, name := range hopByHop {
-		template.Header.Del(name)
-	}
-	template.Header.Set("Content-Type", cloudevent.StructuredType)
-	template.Header.Del("Content-Length")
-	if _, ok := template.Header["User-Agent"]; !ok {
-		template.Header.Set("User-Agent", "") // else the transport adds its own
-	}
-	// The server's request holds what a client's request must not.
-	template.RequestURI, template.TransferEncoding, template.Trailer, template.Close = "", nil, nil, false
+	delivery := h.deliver(d.route)
+	out.Header.Set("Content-Type", cloudevent.StructuredType)
 
 	left := []untaken{}
 	stopped := false
@@ -50,7 +36,7 @@ func (h *Handler) forwardBatch(w http.ResponseWriter, out *outgoing, d *decision
 		u := untaken{Index: i, Source: e.Source, ID: e.ID}
 		if !stopped {
 			var taken bool
-			if u.Status, taken, last = sendOne(delivery, template, e.Body); taken {
+			if u.Status, taken, last = sendOne(delivery, out.with(ctx, e.Body)); taken {
 				continue
 			}
 			stopped = last != nil || away(u.Status) || u.Status == http.StatusTooManyRequests
@@ -82,12 +68,7 @@ func (h *Handler) forwardBatch(w http.ResponseWriter, out *outgoing, d *decision
 }
 
 // sendOne sends one event and says whether the publisher took it.
-func sendOne(d *delivery, template *http.Request, body []byte) (status int, taken bool, err error) {
-	request := template.Clone(template.Context())
-	request.ContentLength = int64(len(body))
-	request.Header.Set("Content-Length", strconv.Itoa(len(body)))
-	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
-	request.Body, _ = request.GetBody()
+func sendOne(d *delivery, request *http.Request) (status int, taken bool, err error) {
 	answer, err := d.RoundTrip(request)
 	if err != nil {
 		return 0, false, err

@@ -26,13 +26,12 @@ type delivery struct {
 	until time.Time
 }
 
-// deliver returns the delivery of what one request brought, and the context in which it must end.
-func (h *Handler) deliver(client context.Context, route Route) (*delivery, context.Context, context.CancelFunc) {
-	ctx, cancel := context.WithTimeout(client, h.Timeout+h.RetryWindow)
-	return &delivery{h, route, h.Clock.Now().Add(h.RetryWindow)}, ctx, cancel
+// deliver returns the delivery of what one request brought.
+func (h *Handler) deliver(route Route) *delivery {
+	return &delivery{h, route, h.Clock.Now().Add(h.RetryWindow)}
 }
 
-// RoundTrip is that of http.RoundTripper. The request must have GetBody if it has a body.
+// RoundTrip is that of http.RoundTripper, but for the request's body: each attempt has what GetBody returns.
 func (d *delivery) RoundTrip(request *http.Request) (*http.Response, error) {
 	for attempt := 1; ; attempt++ {
 		answer, err := d.attempt(request)
@@ -58,14 +57,13 @@ func (d *delivery) RoundTrip(request *http.Request) (*http.Response, error) {
 
 func (d *delivery) attempt(request *http.Request) (*http.Response, error) {
 	ctx, cancel := context.WithTimeout(request.Context(), d.Timeout)
-	out := request.Clone(ctx)
-	if out.Body != nil && out.Body != http.NoBody {
-		body, err := request.GetBody()
-		if err != nil {
+	out := request.WithContext(ctx)
+	if out.ContentLength > 0 {
+		var err error
+		if out.Body, err = request.GetBody(); err != nil {
 			cancel()
 			return nil, err
 		}
-		out.Body = body
 	}
 	begin := time.Now()
 	answer, err := d.Transport.RoundTrip(out)

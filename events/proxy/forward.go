@@ -6,13 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
-	"net/http/httputil"
+	"net/url"
 	"os"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/google/uuid"
@@ -26,7 +26,7 @@ import (
 const (
 	HeaderVerifiedApplication = "X-Verified-Application"
 	HeaderVerifiedCertificate = "X-Verified-Certificate" // SHA-256 of the certificate's DER in hex, if it is known
-	verifiedPrefix            = "x-verified-"
+	verifiedPrefix            = "X-Verified-"
 )
 
 // headerTargetStatus carries the publisher's own status when it failed.
@@ -48,13 +48,16 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request, d *decision, a
 	if refused != nil {
 		return nil, refused
 	}
-	out := &outgoing{Request: r.Clone(r.Context()), body: body}
-	h.clean(out.Header, r.RemoteAddr)
-	out.Header.Set(HeaderVerifiedApplication, app.Name)
+	header := h.forwarded(r.Header, r.RemoteAddr)
+	header[HeaderVerifiedApplication] = []string{app.Name}
 	if d.client.Hash != "" {
-		out.Header.Set(HeaderVerifiedCertificate, d.client.Hash)
+		header[HeaderVerifiedCertificate] = []string{d.client.Hash}
 	}
-	out.URL.Scheme, out.URL.Host, out.Host = "http", h.PublisherHost, h.PublisherHost
+	target := &url.URL{
+		Scheme: "http", Host: h.PublisherHost, Path: r.URL.Path, RawPath: r.URL.RawPath, RawQuery: r.URL.RawQuery, ForceQuery: r.URL.ForceQuery,
+	}
+	request := &http.Request{Method: r.Method, URL: target, Host: h.PublisherHost, Header: header, ProtoMajor: 1, ProtoMinor: 1}
+	out := &outgoing{Request: request.WithContext(r.Context()), body: body}
 	switch {
 	case d.route != RouteV1:
 		out.URL.Path, out.URL.RawPath = h.DestinationPath, ""
@@ -73,12 +76,17 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request, d *decision, a
 	return out, nil
 }
 
+// firstRead is how much of a body is made room for because its sender says so; the rest is when it comes.
+const firstRead = 8 << 10
+
 func (h *Handler) read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, h.MaxBodyBytes))
+	var buffer bytes.Buffer
+	buffer.Grow(int(min(max(r.ContentLength, 0), firstRead)) + bytes.MinRead)
+	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, h.MaxBodyBytes))
 	tooLarge := (*http.MaxBytesError)(nil)
 	switch {
 	case err == nil:
-		return body, nil
+		return buffer.Bytes(), nil
 	case errors.As(err, &tooLarge):
 		return nil, &refusal{status: http.StatusRequestEntityTooLarge, reason: TooLarge, text: fmt.Sprintf("the body is larger than %d bytes", h.MaxBodyBytes)}
 	case errors.Is(err, os.ErrDeadlineExceeded):
@@ -87,29 +95,53 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal
 	return nil, &refusal{status: http.StatusBadRequest, reason: BodyUnreadable, text: "the body could not be read to its end", err: err}
 }
 
-// clean removes from a header what must not reach the publisher.
-func (h *Handler) clean(header http.Header, peer string) {
-	for name := range header {
-		// Some servers read "_" as "-", so a look-alike must go as well.
-		normal := strings.ReplaceAll(strings.ToLower(name), "_", "-")
-		switch {
-		case strings.HasPrefix(normal, verifiedPrefix),
-			normal == "x-forwarded-client-cert", normal == "client-cert", normal == "client-cert-chain",
-			// Named header fields would be removed further on, among them an event's attributes.
-			normal == "connection",
-			// We have the whole body already.
-			normal == "expect",
-			// Credentials that are meant for us, not for the publisher.
-			!h.Compatible && (normal == "authorization" || normal == "cookie"):
-			delete(header, name)
+// forwarded is the header that the publisher gets. It is a new one, with values that belong to the client's.
+func (h *Handler) forwarded(client http.Header, peer string) http.Header {
+	header := make(http.Header, len(client)+4)
+	for name, values := range client {
+		if !h.removes(name) {
+			header[name] = values
 		}
+	}
+	if _, ok := header["User-Agent"]; !ok {
+		header["User-Agent"] = []string{""} // else the transport adds its own
 	}
 	if host, _, err := net.SplitHostPort(peer); err == nil {
-		if before := header.Values("X-Forwarded-For"); len(before) > 0 {
+		if before := header["X-Forwarded-For"]; len(before) > 0 {
 			host = strings.Join(before, ", ") + ", " + host
 		}
-		header.Set("X-Forwarded-For", host)
+		header["X-Forwarded-For"] = []string{host}
 	}
+	return header
+}
+
+// removes says of a client's header field whether it must not reach the publisher.
+func (h *Handler) removes(name string) bool {
+	// Some servers read "_" as "-", so a look-alike must go as well, also of an event's attributes.
+	if strings.Contains(name, "_") {
+		if name = strings.ReplaceAll(name, "_", "-"); strings.HasPrefix(http.CanonicalHeaderKey(name), "Ce-") {
+			return true
+		}
+	}
+	switch name = http.CanonicalHeaderKey(name); name {
+	case "X-Forwarded-Client-Cert", "Client-Cert", "Client-Cert-Chain":
+		return true
+	case "Content-Length", "Expect": // we have the whole body
+		return true
+	case "Authorization", "Cookie": // meant for us, not for the publisher
+		return !h.Compatible
+	}
+	return strings.HasPrefix(name, verifiedPrefix) || hopByHop(name)
+}
+
+// hopByHop says of a header field whether it speaks of one connection only (RFC 9110, section 7.6.1). Those that a client's
+// Connection names besides stay: they could be an event's attributes.
+func hopByHop(name string) bool {
+	switch name {
+	case "Connection", "Keep-Alive", "Proxy-Connection", "Proxy-Authenticate", "Proxy-Authorization", "Te", "Trailer", "Transfer-Encoding", "Upgrade":
+		return true
+	}
+	return false
 }
 
 // check reads the CloudEvent and binds its source to the Application.
@@ -181,34 +213,70 @@ func (h *Handler) bind(event cloudevent.Event, header http.Header, body []byte, 
 // forward sends the request and copies the publisher's answer.
 func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
 	client := out.Context()
-	delivery, ctx, cancel := h.deliver(client, d.route)
-	defer cancel()
-	request := out.WithContext(ctx)
-	request.Body = io.NopCloser(bytes.NewReader(out.body))
-	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(out.body)), nil }
-	request.ContentLength = int64(len(out.body))
-	request.TransferEncoding, request.Trailer = nil, nil
-
-	proxy := &httputil.ReverseProxy{
-		Transport: delivery,
-		Rewrite: func(p *httputil.ProxyRequest) {
-			p.Out.URL.RawQuery = p.In.URL.RawQuery
-			for _, name := range []string{"Forwarded", "X-Forwarded-For", "X-Forwarded-Host", "X-Forwarded-Proto"} {
-				if values := p.In.Header.Values(name); len(values) > 0 {
-					p.Out.Header[name] = values
-				}
-			}
-		},
-		ModifyResponse: func(answer *http.Response) error {
-			h.judge(answer, d)
-			return nil
-		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
-			h.undelivered(client, w, err, d)
-		},
-		ErrorLog: slog.NewLogLogger(h.errorLog.Handler(), slog.LevelWarn),
+	answer, err := h.deliver(d.route).RoundTrip(out.with(client, out.body))
+	if err == nil && answer.StatusCode < http.StatusOK {
+		answer.Body.Close()
+		err = errors.New("the publisher switched protocols, which nobody asked for")
 	}
-	proxy.ServeHTTP(w, request)
+	if err != nil {
+		h.undelivered(client, w, err, d)
+		return
+	}
+	defer answer.Body.Close()
+	h.judge(answer, d)
+	copyHeader(w.Header(), answer.Header)
+	w.WriteHeader(answer.StatusCode)
+	if reason, err := copyBody(w, answer.Body); err != nil {
+		if d.outcome == accepted {
+			d.outcome, d.reason, d.detail = failed, reason, err
+		}
+		panic(http.ErrAbortHandler) // the answer has begun: only a broken connection says that it is not whole
+	}
+}
+
+// with is the request with a body, for one delivery.
+func (o *outgoing) with(ctx context.Context, body []byte) *http.Request {
+	request := o.WithContext(ctx)
+	request.ContentLength = int64(len(body))
+	request.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(body)), nil }
+	return request
+}
+
+// copyHeader copies what an answer says to whoever gets it, not what it says to us.
+func copyHeader(to, from http.Header) {
+	for name, values := range from {
+		if !hopByHop(name) {
+			to[name] = values
+		}
+	}
+	for _, line := range from["Connection"] {
+		for name := range strings.SplitSeq(line, ",") {
+			to.Del(strings.TrimSpace(name))
+		}
+	}
+}
+
+// buffers are for copying answers, most of which are empty or a line.
+var buffers = sync.Pool{New: func() any { return new([4 << 10]byte) }}
+
+// copyBody copies an answer to its end, or says what broke.
+func copyBody(to io.Writer, from io.Reader) (Reason, error) {
+	buffer := buffers.Get().(*[4 << 10]byte)
+	defer buffers.Put(buffer)
+	for {
+		n, err := from.Read(buffer[:])
+		if n > 0 {
+			if _, err := to.Write(buffer[:n]); err != nil {
+				return ClientGone, err
+			}
+		}
+		switch {
+		case errors.Is(err, io.EOF):
+			return "", nil
+		case err != nil:
+			return PublisherAnswerBroken, err
+		}
+	}
 }
 
 // maxAnswerBytes bounds the publisher's answer, which is empty or a short text.

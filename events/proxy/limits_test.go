@@ -4,14 +4,18 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	clocktesting "k8s.io/utils/clock/testing"
 
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/events/binding"
 	"github.com/application-connector/application-connector/events/denial"
+	"github.com/application-connector/application-connector/events/identity"
 	"github.com/application-connector/application-connector/events/proxy"
 )
 
@@ -105,6 +109,57 @@ func TestADeniedCertificateLooksLikeAWrongOne(t *testing.T) {
 					t.Error(d)
 				}
 			})
+		}
+	}
+}
+
+// now is what the cluster holds at the moment.
+type now struct {
+	app    atomic.Pointer[v1alpha1.Application]
+	denied atomic.Pointer[denial.List]
+	synced atomic.Bool
+}
+
+func (n *now) Application(string) *v1alpha1.Application { return n.app.Load() }
+func (n *now) Synced() bool                             { return n.synced.Load() }
+func (n *now) Check(client identity.Identity) error     { return n.denied.Load().Check(client) }
+
+// TestEachRequestOfAClientIsDecidedAnew sends the same header again and again while the cluster changes.
+func TestEachRequestOfAClientIsDecidedAnew(t *testing.T) {
+	cluster := &now{}
+	r := newRig(t, nil, func(c *proxy.Config) { c.Applications, c.Denied = cluster, cluster })
+	managed := func(ids ...string) *v1alpha1.Application {
+		return &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "shop"}, Spec: v1alpha1.ApplicationSpec{
+			CompassMetadata: &v1alpha1.CompassMetadata{Authentication: v1alpha1.Authentication{ClientIDs: ids}},
+		}}
+	}
+	list, errs := denial.Parse(map[string]string{"": "sha256 " + certHash})
+	if len(errs) > 0 {
+		t.Fatal(errs)
+	}
+	leaving := managed("id")
+	leaving.DeletionTimestamp = &metav1.Time{Time: time.Unix(1, 0)}
+	for i, step := range []struct {
+		what   string
+		change func()
+		want   int
+	}{
+		{"nothing is known yet", func() {}, 503},
+		{"no such Application", func() { cluster.synced.Store(true) }, 403},
+		{"the Application comes", func() { cluster.app.Store(managed("id")) }, 204},
+		{"its certificate is denied", func() { cluster.denied.Store(list) }, 403},
+		{"and no longer denied", func() { cluster.denied.Store(nil) }, 204},
+		{"it has another client", func() { cluster.app.Store(managed("other")) }, 403},
+		{"it has both", func() { cluster.app.Store(managed("other", "id")) }, 204},
+		{"it has none", func() { cluster.app.Store(managed()) }, 403},
+		{"it is not managed, and has another name", func() { cluster.app.Store(&v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "shop"}}) }, 403},
+		{"its client is back", func() { cluster.app.Store(managed("id")) }, 204},
+		{"it is being deleted", func() { cluster.app.Store(leaving) }, 403},
+		{"it is gone", func() { cluster.app.Store(nil) }, 403},
+	} {
+		step.change()
+		if got := r.send("POST", "/shop/events", event("CN=id"), "x"); got.Status != step.want {
+			t.Errorf("step %d, %s: %+v, want %d", i, step.what, got, step.want)
 		}
 	}
 }

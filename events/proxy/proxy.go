@@ -86,6 +86,7 @@ type Config struct {
 // Handler serves the routes of events. It is safe for concurrent use.
 type Handler struct {
 	Config
+	clients  *identity.Memory
 	errorLog *slog.Logger
 	limiter  *limiter
 	surplus  surplus
@@ -96,7 +97,7 @@ func New(c Config) *Handler {
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
-	return &Handler{Config: c, errorLog: c.Log.With("component", "proxy"), limiter: newLimiter(c.Limits, c.Clock)}
+	return &Handler{Config: c, clients: identity.NewMemory(c.Verifier), errorLog: c.Log.With("component", "proxy"), limiter: newLimiter(c.Limits, c.Clock)}
 }
 
 // ServeHTTP answers one request and leaves one audit line.
@@ -116,9 +117,6 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 				writeError(recorder, http.StatusInternalServerError, "internal error")
 				p = nil
 			}
-		}
-		if p != nil && d.outcome == accepted {
-			d.outcome, d.reason = failed, PublisherAnswerBroken
 		}
 		d.status = recorder.status
 		h.Metrics.request(*d)
@@ -227,7 +225,7 @@ func (h *Handler) compatible(w http.ResponseWriter, r *http.Request, d *decision
 }
 
 func (h *Handler) identify(header http.Header) (identity.Identity, error) {
-	client, err := h.Verifier.Of(header)
+	client, err := h.clients.Of(header)
 	if e := (*identity.Error)(nil); errors.As(err, &e) && e.Surplus {
 		h.Metrics.surplus.Inc()
 		h.surplus.seen(h.Log)

@@ -247,6 +247,7 @@ func TestWhatThePublisherSees(t *testing.T) {
 				"X-Forwarded-For", "192.0.2.1", "X-Forwarded-Proto", "https", "X-Forwarded-Host", "gateway.example.com", "Forwarded", "for=192.0.2.1",
 				"Authorization", "Bearer x", "Cookie", "a=b", "Connection", "Ce-Source, Traceparent", "Client-Cert", ":x:", "Client-Cert-Chain", ":x:",
 				"X-Verified-Application", "victim", "X-Verified-Certificate", "x", "X-Verified-Other", "x", "Expect", "100-continue", "X_verified_application", "victim", "X_forwarded_client_cert", "x",
+				"Ce_source", "victim", "Ce-Source_", "victim", "Content_length", "9", "Keep-Alive", "timeout=5", "Te", "trailers", "Proxy-Authorization", "x", "Upgrade", "h2c",
 				"User-Agent", "shop/1"), "1",
 			seen{Method: "POST", Target: "/publish", Header: http.Header{
 				"Ce-Specversion": {"1.0"}, "Ce-Id": {"7"}, "Ce-Source": {"test-application"}, "Ce-Type": {"order.created.v1"}, "Content-Type": {"application/json"}, "Content-Length": {"1"},
@@ -567,6 +568,35 @@ func TestThePublishersAnswer(t *testing.T) {
 	}
 }
 
+func TestWhatThePublisherSaysToTheConnectionIsNotForTheClient(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		for name, value := range map[string]string{"Connection": "X-Hop, keep-alive", "Keep-Alive": "timeout=5", "X-Hop": "1", "Proxy-Authenticate": "Basic", "X-Kept": "1"} {
+			w.Header().Set(name, value)
+		}
+		w.WriteHeader(http.StatusOK)
+	}, nil)
+	got := r.send("POST", "/test-application/events", event("CN=test-application"), "x")
+	if d := cmp.Diff(answer{200, http.Header{"X-Kept": {"1"}}, ""}, got); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
+	}
+}
+
+func TestAPublisherThatSwitchesProtocolsDidNotTakeTheEvent(t *testing.T) {
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		conn, _, err := w.(http.Hijacker).Hijack()
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
+		conn.Close()
+	}, nil)
+	r.send("POST", "/test-application/events", event("CN=test-application"), "x").refused(t, 503)
+	if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "publisher_unreachable" {
+		t.Errorf("audit: %v", audit)
+	}
+}
+
 func TestAPublisherThatIsAway(t *testing.T) {
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -627,8 +657,7 @@ func TestAPublisherThatBreaksOff(t *testing.T) {
 	if err == nil {
 		t.Error("half an answer passed for a whole one")
 	}
-	// The line before the audit's is the reverse proxy's own.
-	if audit := r.audit(); len(audit) != 2 || audit[1]["decision"] != "failed" || audit[1]["reason"] != "publisher_answer_broken" {
+	if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "publisher_answer_broken" || audit[0]["detail"] != "unexpected EOF" {
 		t.Errorf("audit: %v", audit)
 	}
 }
@@ -672,6 +701,35 @@ func TestAClientThatLeaves(t *testing.T) {
 		got.Body.Close()
 		t.Error("an answer")
 	}
+	if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "client_gone" {
+		t.Errorf("audit: %v", audit)
+	}
+}
+
+func TestAClientThatLeavesWithinTheAnswer(t *testing.T) {
+	left, begun := make(chan struct{}), make(chan struct{})
+	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+		_, _ = w.Write(make([]byte, 8<<10))
+		_ = http.NewResponseController(w).Flush()
+		close(begun)
+		<-left
+		for b := make([]byte, 64<<10); ; {
+			if _, err := w.Write(b); err != nil {
+				return
+			}
+		}
+	}, nil)
+	conn, err := net.Dial("tcp", strings.TrimPrefix(r.server.URL, "http://"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = io.WriteString(conn, "POST /test-application/v1/events HTTP/1.1\r\nHost: x\r\nX-Forwarded-Client-Cert: "+xfcc("CN=test-application")+"\r\nContent-Length: 2\r\n\r\n{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	<-begun
+	conn.Close()
+	close(left)
 	if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "client_gone" {
 		t.Errorf("audit: %v", audit)
 	}

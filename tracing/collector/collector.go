@@ -3,6 +3,7 @@ package collector
 
 import (
 	"compress/gzip"
+	"encoding/hex"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -19,9 +20,11 @@ const limit = 16 << 20
 
 // Span is what is kept of one.
 type Span struct {
-	Name       string
-	Resource   map[string]string
-	Attributes map[string]string // those that are text
+	Name string
+	// TraceID, SpanID and ParentID are in hex; ParentID is empty if there is none.
+	TraceID, SpanID, ParentID string
+	Resource                  map[string]string
+	Attributes                map[string]string // those that are text
 }
 
 // Collector is running. Its methods may be called concurrently.
@@ -102,7 +105,7 @@ func (c *Collector) take(w http.ResponseWriter, r *http.Request) {
 				for _, a := range s.Attributes {
 					attributes[a.Key] = a.Value.GetStringValue()
 				}
-				c.spans = append(c.spans, Span{s.Name, about, attributes})
+				c.spans = append(c.spans, Span{s.Name, hex.EncodeToString(s.TraceId), hex.EncodeToString(s.SpanId), hex.EncodeToString(s.ParentSpanId), about, attributes})
 			}
 		}
 	}
