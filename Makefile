@@ -72,6 +72,15 @@ generate: go ## write generated code and manifests anew
 verify: go ## check that generated files and go.mod are up to date
 	@build/verify
 
+.PHONY: images
+images: go ## make container images for amd64 and arm64 in bin/images
+	@go run -trimpath ./build/images build
+
+.PHONY: push
+push: go ## push bin/images: REGISTRY=host/path
+	@[ -n "$(REGISTRY)" ] || { echo "say where to: make push REGISTRY=registry.example.com/path" >&2; exit 1; }
+	@go run -trimpath ./build/images push "$(REGISTRY)"
+
 .PHONY: assets
 assets: go ## print a KUBEBUILDER_ASSETS folder for envtest
 	@build/localkube "$(CACHE)"
