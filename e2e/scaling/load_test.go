@@ -31,6 +31,10 @@ type failure struct {
 	err   error
 }
 
+func (f failure) String() string {
+	return fmt.Sprintf("%s at %s: %v", f.kind, f.began.Format(time.StampMilli), f.err)
+}
+
 // load are workloads that call an API through the gateways, and external systems that send events to the validators. All send
 // POSTs, which no client repeats by itself, in turn over connections that are kept and over new ones. Each of them repeats what
 // failed, an event under its id.

@@ -47,13 +47,14 @@ func scale(t *testing.T, away time.Duration) {
 			}
 			return nil
 		})
+		w.read()
 		calls, events = l.seen()
 		t.Logf("%3.0f s: %5d calls, %5d events, %s", time.Since(began).Seconds(), calls, events, what)
 	}
 	none := func(when string) { // not one attempt failed
 		t.Helper()
 		if failures, _ := l.take(); len(failures) > 0 {
-			t.Errorf("%s %d attempts failed, the first: %+v", when, len(failures), failures[0])
+			t.Errorf("%s %d attempts failed, the first: %s", when, len(failures), failures[0])
 		}
 	}
 	flow("with all")
@@ -80,11 +81,11 @@ func scale(t *testing.T, away time.Duration) {
 		flow("after a kill of the " + p.name)
 		failures, lost := l.take()
 		if len(lost) > 0 {
-			t.Errorf("after a kill of the %s %d requests were lost for good, the first: %+v", p.name, len(lost), lost[0])
+			t.Errorf("after a kill of the %s %d requests were lost for good, the first: %s", p.name, len(lost), lost[0])
 		}
 		for _, f := range failures {
 			if f.began.After(out) || (f.kind == "call") != (p.name == "gateway") {
-				t.Errorf("a kill of the %s, which was out at %s, made one fail that had nothing to do with it: %+v", p.name, out, f)
+				t.Errorf("a kill of the %s, which was out at %s, made one fail that had nothing to do with it: %s", p.name, out, f)
 			}
 		}
 		t.Logf("a kill of %s made %d attempts fail, which were repeated", p.name, len(failures))
@@ -134,7 +135,7 @@ func scale(t *testing.T, away time.Duration) {
 	none("when the agents came back")
 	l.end()
 	if _, lost := l.take(); len(lost) > 0 {
-		t.Errorf("%d requests are lost, the first: %+v", len(lost), lost[0])
+		t.Errorf("%d requests are lost, the first: %s", len(lost), lost[0])
 	}
 	w.account(l)
 	for _, r := range w.compass.Admin().Requests() {
@@ -159,35 +160,41 @@ func (w *world) leader() string {
 	return ptr.Deref(lease.Spec.HolderIdentity, "")
 }
 
+// read counts what was stored since it was called last. The store keeps the newest 100,000 events.
+func (w *world) read() {
+	w.t.Helper()
+	for {
+		page, err := w.eventing.Events(w.t.Context(), eventing.Filter{After: w.last})
+		w.must(err)
+		if len(page) == 0 {
+			return
+		}
+		for _, e := range page {
+			w.stored[e.Event.ID()]++
+			w.last = e.Sequence
+		}
+	}
+}
+
 // account compares what was acknowledged with what is stored.
 func (w *world) account(l *load) {
 	w.t.Helper()
-	stored := map[string]int{}
-	for after := uint64(0); ; {
-		page, err := w.eventing.Events(w.t.Context(), eventing.Filter{After: after})
-		w.must(err)
-		if len(page) == 0 {
-			break
-		}
-		for _, e := range page {
-			stored[e.Event.ID()]++
-			after = e.Sequence
-		}
-	}
+	w.read()
 	missing, twice := 0, 0
 	for id := range l.acknowledged {
-		if stored[id] == 0 {
+		if w.stored[id] == 0 {
 			missing++
 		}
 	}
-	for _, n := range stored {
+	for _, n := range w.stored {
 		if n > 1 {
 			twice++
 		}
 	}
 	calls, events := l.seen()
-	if missing > 0 || twice > 0 || len(stored) != len(l.acknowledged) || events != len(stored) {
-		w.t.Errorf("of %d events %d are acknowledged and %d stored; %d that are acknowledged are not stored, %d are stored twice", events, len(l.acknowledged), len(stored), missing, twice)
+	if missing > 0 || twice > 0 || len(w.stored) != len(l.acknowledged) || events != len(w.stored) {
+		w.t.Errorf("of %d events %d are acknowledged and %d stored; %d that are acknowledged are not stored, %d are stored twice",
+			events, len(l.acknowledged), len(w.stored), missing, twice)
 	}
-	w.t.Logf("%d calls answered, %d events acknowledged and each stored once", calls, len(stored))
+	w.t.Logf("%d calls answered, %d events acknowledged and each stored once", calls, len(w.stored))
 }

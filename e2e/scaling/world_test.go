@@ -40,7 +40,7 @@ const (
 	// patience is far more than anything here needs.
 	patience = 3 * time.Minute
 	// drainDelay is the programs' own, long enough for the balancer to see that one is not ready.
-	drainDelay = 2 * time.Second
+	drainDelay = 3 * time.Second
 )
 
 var cluster rest.Config
@@ -59,6 +59,9 @@ type world struct {
 	compassCA  string
 
 	gateways, validators *balancer
+
+	last   uint64         // sequence of the event that was read last
+	stored map[string]int // how often each event is stored, by id
 }
 
 func (w *world) must(err error) {
@@ -70,7 +73,7 @@ func (w *world) must(err error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
-	w := &world{t: t, folder: t.TempDir(), gateways: newBalancer(t), validators: newBalancer(t)}
+	w := &world{t: t, folder: t.TempDir(), gateways: newBalancer(t), validators: newBalancer(t), stored: map[string]int{}}
 	scheme := runtime.NewScheme()
 	w.must(errors.Join(clientgoscheme.AddToScheme(scheme), applicationv1alpha1.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme)))
 	var err error
