@@ -58,7 +58,7 @@ lint: go ## check style and find likely mistakes
 	@linter="$(CACHE)/golangci-lint-$(GOLANGCI_LINT)-$$(go env GOVERSION)"
 	build/once "$$linter" "golangci-lint $(GOLANGCI_LINT) (3 minutes on two cores)" \
 		bash -c 'CGO_ENABLED=0 GOBIN="$$OUT" go install -v -trimpath -ldflags "-s -w" github.com/golangci/golangci-lint/v2/cmd/golangci-lint@$(GOLANGCI_LINT)'
-	for module in . localkube e2e/certmanager e2e/chart; do
+	for module in . localkube e2e/certmanager e2e/chart e2e/istio; do
 		echo "lint: $$module"
 		(cd "$$module" && $(PLAIN) "$$linter/golangci-lint" run --allow-serial-runners --timeout 30m ./...)
 	done
