@@ -16,7 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/rest"
 
-	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	"github.com/application-connector/application-connector/certs"
 )
 
@@ -44,7 +44,7 @@ type Options struct {
 	// IntegrationNamespace is where the Secrets with credentials of APIs are.
 	IntegrationNamespace string
 	// Guard says when the loss of many Applications at once has to be confirmed.
-	Guard sync.Guard
+	Guard plan.Guard
 	// EventsURL and ConsoleURL are written to the labels of the runtime.
 	EventsURL, ConsoleURL string
 	// ReportApplications writes the results of syncs to a label of the runtime.
@@ -107,17 +107,17 @@ var Variables = []Variable{
 		o.IntegrationNamespace = s
 		return label(s)
 	}},
-	{"APP_PRUNE_GUARD_COUNT", strconv.Itoa(sync.DefaultGuardCount), "a whole number from 1", "of more Applications than that, and of more than the share, a loss is large: it has to be confirmed before it is believed", func(o *Options, s string) (err error) {
+	{"APP_PRUNE_GUARD_COUNT", strconv.Itoa(plan.DefaultGuardCount), "a whole number from 1", "of more Applications than that, and of more than the share, a loss is large: it has to be confirmed before it is believed", func(o *Options, s string) (err error) {
 		o.Guard.Count, err = atLeastOne(s)
 		return err
 	}},
-	{"APP_PRUNE_GUARD_SHARE", strconv.FormatFloat(sync.DefaultGuardShare, 'g', -1, 64), "a fraction greater than 0 and not greater than 1", "part of all Applications; see `APP_PRUNE_GUARD_COUNT`", func(o *Options, s string) (err error) {
+	{"APP_PRUNE_GUARD_SHARE", strconv.FormatFloat(plan.DefaultGuardShare, 'g', -1, 64), "a fraction greater than 0 and not greater than 1", "part of all Applications; see `APP_PRUNE_GUARD_COUNT`", func(o *Options, s string) (err error) {
 		if o.Guard.Share, err = strconv.ParseFloat(s, 64); err == nil && !(o.Guard.Share > 0 && o.Guard.Share <= 1) {
 			err = errors.New("not between 0 and 1")
 		}
 		return err
 	}},
-	{"APP_PRUNE_GUARD_CONFIRMATIONS", strconv.Itoa(sync.DefaultGuardConfirmations), "a whole number from 1", "how many complete answers of Compass in a row must miss the Applications of a large loss, but for that of all of them", func(o *Options, s string) (err error) {
+	{"APP_PRUNE_GUARD_CONFIRMATIONS", strconv.Itoa(plan.DefaultGuardConfirmations), "a whole number from 1", "how many complete answers of Compass in a row must miss the Applications of a large loss, but for that of all of them", func(o *Options, s string) (err error) {
 		o.Guard.Confirmations, err = atLeastOne(s)
 		return err
 	}},

@@ -11,7 +11,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/application-connector/application-connector/agent"
-	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 )
 
 var defaults = agent.Options{
@@ -24,7 +24,7 @@ var defaults = agent.Options{
 	KeySize:              4096,
 	GatewayURL:           "http://central-application-gateway.kyma-system.svc.cluster.local:8082",
 	IntegrationNamespace: "kyma-system",
-	Guard:                sync.Guard{Count: 5, Share: 0.5, Confirmations: 3, Span: time.Hour},
+	Guard:                plan.Guard{Count: 5, Share: 0.5, Confirmations: 3, Span: time.Hour},
 	EventsURL:            "https://gateway.kyma.local",
 	ConsoleURL:           "https://console.kyma.local",
 	HealthPort:           8090,
@@ -61,7 +61,7 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 			*o = agent.Options{
 				ConfigurationSecret: types.NamespacedName{Namespace: "a", Name: "b"}, ClientSecret: types.NamespacedName{Namespace: "c", Name: "d"}, CASecret: types.NamespacedName{Namespace: "e", Name: "f"},
 				SyncPeriod: time.Minute, MinimalSyncTime: 2 * time.Second, RenewalThreshold: 0.5, KeySize: 3072, CompassCAFile: "/ca.pem", SkipAppsTLSVerify: true,
-				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: sync.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ReportApplications: true, ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
+				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: plan.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ReportApplications: true, ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
 				LogLevel: slog.LevelDebug, LogFormat: "text",
 			}
 		}},

@@ -11,6 +11,7 @@ import (
 
 	"github.com/application-connector/application-connector/agent/connection"
 	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql"
@@ -20,27 +21,27 @@ import (
 // Preview computes what the next sync of an agent with these options would do. It asks Director itself, with the client
 // certificate of the cluster, and writes nothing, neither there nor in the cluster. Of o, Kubernetes must be set. By how many
 // answers Applications were missed before is taken from the status, as an agent that starts does.
-func Preview(ctx context.Context, o Options) (sync.Plan, error) {
+func Preview(ctx context.Context, o Options) (plan.Plan, error) {
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, applicationv1alpha1.AddToScheme, compassv1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
-			return sync.Plan{}, err
+			return plan.Plan{}, err
 		}
 	}
 	reader, err := client.New(o.Kubernetes, client.Options{Scheme: scheme})
 	if err != nil {
-		return sync.Plan{}, fmt.Errorf("the Kubernetes cluster at %s: %w", o.Kubernetes.Host, err)
+		return plan.Plan{}, fmt.Errorf("the Kubernetes cluster at %s: %w", o.Kubernetes.Host, err)
 	}
 	now := time.Now()
 	names := connection.Names{Configuration: o.ConfigurationSecret, Client: o.ClientSecret, CA: o.CASecret}
 	access, err := connection.ReadAccess(ctx, reader, names, now)
 	if err != nil {
-		return sync.Plan{}, err
+		return plan.Plan{}, err
 	}
 	options := graphql.Options{InsecureSkipVerify: o.SkipCompassTLSVerify, UserAgent: "appconn"}
 	if o.CompassCAFile != "" {
 		if options.RootCAs, err = graphql.RootsFromFile(o.CompassCAFile); err != nil {
-			return sync.Plan{}, fmt.Errorf("environment variable APP_COMPASS_CA_FILE: %w", err)
+			return plan.Plan{}, fmt.Errorf("environment variable APP_COMPASS_CA_FILE: %w", err)
 		}
 	}
 	transport := graphql.NewTransport(options)
@@ -48,7 +49,7 @@ func Preview(ctx context.Context, o Options) (sync.Plan, error) {
 	transport.SetCertificate(access.Certificate)
 	snapshot, err := director.New(transport, access.DirectorURL, access.Tenant).Snapshot(ctx, access.RuntimeID)
 	if err != nil {
-		return sync.Plan{}, fmt.Errorf("Director gave no snapshot: %w", err)
+		return plan.Plan{}, fmt.Errorf("Director gave no snapshot: %w", err)
 	}
 	if access.Unsettled != "" && snapshot.Complete {
 		snapshot.Complete, snapshot.Incomplete = false, access.Unsettled

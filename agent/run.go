@@ -46,6 +46,7 @@ import (
 	"github.com/application-connector/application-connector/agent/connection"
 	"github.com/application-connector/application-connector/agent/status"
 	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
@@ -213,7 +214,7 @@ func (o Options) manager(config *rest.Config, log *slog.Logger) (manager.Manager
 		}
 	}
 	credentials := labels.NewSelector()
-	for _, key := range []string{"app", "bundleId"} {
+	for _, key := range plan.SecretLabels {
 		requirement, err := labels.NewRequirement(key, selection.Exists, nil)
 		if err != nil {
 			return nil, err

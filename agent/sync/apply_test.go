@@ -1,14 +1,12 @@
 package sync
 
 import (
-	"context"
-	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"slices"
 	"strings"
-	"sync"
 	"testing"
-	"time"
 
 	"github.com/google/go-cmp/cmp"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -17,28 +15,20 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 	"github.com/application-connector/application-connector/secret"
 )
 
-const shopSecret, shopParameters = "mp-shop-" + bundle1, "params-mp-shop-" + bundle1
-
-func withAuth(credential director.Credential) director.Application {
-	app := shop()
-	app.Bundles[0].Auth = &director.Auth{Credential: credential}
-	return app
-}
-
-func basic(password string) director.Basic {
-	return director.Basic{Username: "u", Password: secret.Value(password)}
-}
+const shopSecret, shopParameters = "mp-shop-" + systems.Bundle1, "params-mp-shop-" + systems.Bundle1
 
 func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
 	c := newCluster(t)
-	result, writes := c.sync(whole(shop()))
-	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Ready: 1, Created: 1, Writes: 5}, result); diff != "" {
+	result, writes := c.sync(systems.Whole(systems.Shop()))
+	if diff := cmp.Diff(apply.Result{Total: 1, Synced: 1, Ready: 1, Created: 1, Writes: 5}, result); diff != "" {
 		t.Error(diff)
 	}
 	// The Application comes first only without services: Secrets need its UID.
@@ -52,7 +42,7 @@ func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
 	got := &unstructured.Unstructured{}
 	got.SetGroupVersionKind(v1alpha1.GroupVersion.WithKind("Application"))
 	c.must(c.Get(t.Context(), client.ObjectKey{Name: "mp-shop"}, got))
-	text, err := os.ReadFile("testdata/shop.yaml")
+	text, err := os.ReadFile("plan/testdata/shop.yaml")
 	c.must(err)
 	want := map[string]any{}
 	c.must(yaml.Unmarshal(text, &want))
@@ -73,7 +63,7 @@ func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
 	}
 	for _, name := range []string{shopSecret, shopParameters} {
 		s := c.secret(name)
-		if diff := cmp.Diff(map[string]string{"app": "mp-shop", "bundleId": bundle1}, s.Labels); diff != "" {
+		if diff := cmp.Diff(map[string]string{"app": "mp-shop", "bundleId": systems.Bundle1}, s.Labels); diff != "" {
 			t.Error(diff)
 		}
 		if diff := cmp.Diff(owner(app), s.OwnerReferences); diff != "" {
@@ -81,7 +71,7 @@ func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
 		}
 	}
 
-	if result, writes := c.sync(whole(shop())); len(writes) != 0 || result.Synced != 1 {
+	if result, writes := c.sync(systems.Whole(systems.Shop())); len(writes) != 0 || result.Synced != 1 {
 		t.Errorf("a quiet sync writes %v, result %+v", writes, result)
 	}
 	if len(c.events) != 0 {
@@ -91,7 +81,7 @@ func TestASystemIsCreatedWholeAndThenLeftAlone(t *testing.T) {
 
 func TestEveryKindOfCredentialsIsStoredAndTakenBack(t *testing.T) {
 	c := newCluster(t)
-	chain, key := keyPair(t)
+	chain, key := systems.KeyPair(t)
 	for _, test := range []struct {
 		name       string
 		app        director.Application
@@ -99,17 +89,17 @@ func TestEveryKindOfCredentialsIsStoredAndTakenBack(t *testing.T) {
 		kind       string
 		ready      string
 	}{
-		{"Basic", withAuth(basic("p")), map[string]string{"username": "u", "password": "p"}, "Basic", "True/Stored"},
-		{"OAuth", withAuth(director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}), map[string]string{"clientId": "c", "clientSecret": "s"}, "OAuth", "True/Stored"},
-		{"OAuth by certificate", withAuth(director.CertificateOAuth{ClientID: "c", Certificate: secret.Value(chain + key), URL: "https://i/t"}), map[string]string{"clientId": "c", "crt": chain, "key": key}, "OAuthWithCert", "True/Stored"},
-		{"OAuth by certificate without key", withAuth(director.CertificateOAuth{ClientID: "c", Certificate: secret.Value(chain), URL: "https://i/t"}), map[string]string{"clientId": "c", "crt": chain}, "OAuthWithCert", "False/PrivateKeyMissing"},
-		{"unknown", withAuth(director.Unknown{Typename: "Passkey"}), nil, "Passkey", "False/UnknownCredentials"},
-		{"empty", withAuth(basic("")), nil, "Basic", "False/EmptyCredentials"},
-		{"none", withAuth(nil), nil, "", "True/NoCredentials"},
+		{"Basic", systems.WithAuth(systems.Basic("p")), map[string]string{"username": "u", "password": "p"}, "Basic", "True/Stored"},
+		{"OAuth", systems.WithAuth(director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}), map[string]string{"clientId": "c", "clientSecret": "s"}, "OAuth", "True/Stored"},
+		{"OAuth by certificate", systems.WithAuth(director.CertificateOAuth{ClientID: "c", Certificate: secret.Value(chain + key), URL: "https://i/t"}), map[string]string{"clientId": "c", "crt": chain, "key": key}, "OAuthWithCert", "True/Stored"},
+		{"OAuth by certificate without key", systems.WithAuth(director.CertificateOAuth{ClientID: "c", Certificate: secret.Value(chain), URL: "https://i/t"}), map[string]string{"clientId": "c", "crt": chain}, "OAuthWithCert", "False/PrivateKeyMissing"},
+		{"unknown", systems.WithAuth(director.Unknown{Typename: "Passkey"}), nil, "Passkey", "False/UnknownCredentials"},
+		{"empty", systems.WithAuth(systems.Basic("")), nil, "Basic", "False/EmptyCredentials"},
+		{"none", systems.WithAuth(nil), nil, "", "True/NoCredentials"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			// Each case also is a switch from the one before.
-			result, _ := c.sync(whole(test.app))
+			result, _ := c.sync(systems.Whole(test.app))
 			if result.Failed != 0 || result.Synced != 1 {
 				t.Errorf("result %+v", result)
 			}
@@ -137,7 +127,7 @@ func TestEveryKindOfCredentialsIsStoredAndTakenBack(t *testing.T) {
 			if got, want := conditions(app)["CredentialsReady"], fmt.Sprintf("%s at %d", test.ready, app.Generation); got != want {
 				t.Errorf("CredentialsReady=%s, want %s", got, want)
 			}
-			if _, writes := c.sync(whole(test.app)); len(writes) != 0 {
+			if _, writes := c.sync(systems.Whole(test.app)); len(writes) != 0 {
 				t.Errorf("a quiet sync writes %v", writes)
 			}
 		})
@@ -159,10 +149,13 @@ func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 		name  string
 		start func(*cluster)
 	}{
-		{"of our own", func(c *cluster) { c.sync(whole(withAuth(basic("p")))) }},
-		{"rotated before", func(c *cluster) { c.sync(whole(withAuth(basic("p")))); c.sync(whole(withAuth(basic("p2")))) }},
-		{"of an older agent", func(c *cluster) { c.byOlderAgent(withAuth(basic("p"))) }},
-		{"of an older agent by another name", func(c *cluster) { c.byOlderAgentAs("app", withAuth(basic("p"))) }},
+		{"of our own", func(c *cluster) { c.sync(systems.Whole(systems.WithAuth(systems.Basic("p")))) }},
+		{"rotated before", func(c *cluster) {
+			c.sync(systems.Whole(systems.WithAuth(systems.Basic("p"))))
+			c.sync(systems.Whole(systems.WithAuth(systems.Basic("p2"))))
+		}},
+		{"of an older agent", func(c *cluster) { c.byOlderAgent(systems.WithAuth(systems.Basic("p"))) }},
+		{"of an older agent by another name", func(c *cluster) { c.byOlderAgentAs("app", systems.WithAuth(systems.Basic("p"))) }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c := newCluster(t)
@@ -173,12 +166,12 @@ func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 					keys := c.data(shopSecret)
 					seen = append(seen, keys)
 					if keys["clientSecret"] != "s" || keys["username"] != "u" {
-						t.Errorf("before %q the Secret holds %v", write, sortedKeys(keys))
+						t.Errorf("before %q the Secret holds %v", write, slices.Sorted(maps.Keys(keys)))
 					}
 				}
 				return nil
 			}
-			_, writes := c.sync(whole(withAuth(oauth)))
+			_, writes := c.sync(systems.Whole(systems.WithAuth(oauth)))
 			if diff := cmp.Diff([]string{"apply secret " + shopSecret, "apply application mp-shop", "patch secret " + shopSecret, "apply status application mp-shop"}, writes); diff != "" {
 				t.Error(diff)
 			}
@@ -189,7 +182,7 @@ func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 				t.Error(diff)
 			}
 			c.before = nil
-			if _, writes := c.sync(whole(withAuth(oauth))); len(writes) != 0 {
+			if _, writes := c.sync(systems.Whole(systems.WithAuth(oauth))); len(writes) != 0 {
 				t.Errorf("a quiet sync writes %v", writes)
 			}
 		})
@@ -198,19 +191,19 @@ func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 
 func TestWhatAnOlderAgentWroteIsTakenOverWithoutAWriteToIt(t *testing.T) {
 	c := newCluster(t)
-	c.byOlderAgent(shop())
-	result, writes := c.sync(whole(shop()))
+	c.byOlderAgent(systems.Shop())
+	result, writes := c.sync(systems.Whole(systems.Shop()))
 	if diff := cmp.Diff([]string{"apply status application mp-shop"}, writes); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(Result{Total: 1, Synced: 1, Ready: 1, Writes: 1}, result); diff != "" {
+	if diff := cmp.Diff(apply.Result{Total: 1, Synced: 1, Ready: 1, Writes: 1}, result); diff != "" {
 		t.Error(diff)
 	}
 }
 
 func TestWhatUsersSetSurvivesAndWhatIsManagedIsRepaired(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	app := c.application("mp-shop")
 	app.Labels["mine"], app.Annotations = "kept", map[string]string{"mine": "kept"}
 	delete(app.Labels, v1alpha1.ManagedByLabel)
@@ -226,8 +219,8 @@ func TestWhatUsersSetSurvivesAndWhatIsManagedIsRepaired(t *testing.T) {
 	s.Labels["mine"], s.Annotations, s.Data["clientSecret"], s.Data["extra"] = "kept", map[string]string{"mine": "kept"}, []byte("wrong"), []byte("x")
 	c.must(c.Update(t.Context(), s))
 
-	system := shop()
-	result, _ := c.sync(whole(system))
+	system := systems.Shop()
+	result, _ := c.sync(systems.Whole(system))
 	if result.Updated != 1 || result.Synced != 1 {
 		t.Errorf("result %+v", result)
 	}
@@ -245,7 +238,7 @@ func TestWhatUsersSetSurvivesAndWhatIsManagedIsRepaired(t *testing.T) {
 		t.Errorf("labels %v, annotations %v", s.Labels, s.Annotations)
 	}
 	system.Description = "from Compass"
-	c.sync(whole(system))
+	c.sync(systems.Whole(system))
 	if app = c.application("mp-shop"); !app.Spec.SkipVerify || !app.Spec.EncodeURL || app.Spec.Description != "from Compass" {
 		t.Errorf("spec %+v", app.Spec)
 	}
@@ -254,10 +247,10 @@ func TestWhatUsersSetSurvivesAndWhatIsManagedIsRepaired(t *testing.T) {
 func TestEncodeURLStaysFalseThroughEveryWrite(t *testing.T) {
 	c := newCluster(t)
 	c.syncer.SkipVerify = true
-	system := shop()
+	system := systems.Shop()
 	for i := range 3 {
 		system.Description = fmt.Sprint(i)
-		c.sync(whole(system))
+		c.sync(systems.Whole(system))
 		c.syncer.SkipVerify = false // must not reach what exists
 		app := c.application("mp-shop")
 		if app.Spec.EncodeURL || !app.Spec.SkipVerify {
@@ -273,11 +266,11 @@ func TestEncodeURLStaysFalseThroughEveryWrite(t *testing.T) {
 
 func TestPendingCredentialsKeepTheFormerOnes(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	before := c.application("mp-shop").Spec
-	pending := shop()
+	pending := systems.Shop()
 	pending.Bundles[0].Auth, pending.Bundles[0].AuthPending = nil, true
-	c.sync(whole(pending))
+	c.sync(systems.Whole(pending))
 	app := c.application("mp-shop")
 	if diff := cmp.Diff(before, app.Spec); diff != "" {
 		t.Error(diff)
@@ -289,14 +282,14 @@ func TestPendingCredentialsKeepTheFormerOnes(t *testing.T) {
 	if got := conditions(app)["CredentialsReady"]; got != "True/Stored at 2" {
 		t.Errorf("CredentialsReady=%s", got)
 	}
-	if _, writes := c.sync(whole(pending)); len(writes) != 0 {
+	if _, writes := c.sync(systems.Whole(pending)); len(writes) != 0 {
 		t.Errorf("a quiet sync writes %v", writes)
 	}
 
 	pending.ID, pending.Name = "new", "New"
-	c.sync(whole(shop(), pending))
+	c.sync(systems.Whole(systems.Shop(), pending))
 	app = c.application("mp-new")
-	if got := app.Spec.Services[0].Entries[0].Credentials; got.Type != typePending || got.SecretName != "" {
+	if got := app.Spec.Services[0].Entries[0].Credentials; got.Type != "Pending" || got.SecretName != "" {
 		t.Errorf("an API whose credentials are pending is offered with %+v", got)
 	}
 	if got := conditions(app)["CredentialsReady"]; got != "False/Pending at 1" {
@@ -306,7 +299,7 @@ func TestPendingCredentialsKeepTheFormerOnes(t *testing.T) {
 
 func TestTheGatewaysConditionStaysTheGateways(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	object := &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": v1alpha1.GroupVersion.String(), "kind": "Application", "metadata": map[string]any{"name": "mp-shop"},
 		"status": map[string]any{"conditions": []any{map[string]any{
@@ -314,10 +307,10 @@ func TestTheGatewaysConditionStaysTheGateways(t *testing.T) {
 		}}},
 	}}
 	c.must(c.Status().Apply(t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner("central-application-gateway")))
-	if _, writes := c.sync(whole(shop())); len(writes) != 0 {
+	if _, writes := c.sync(systems.Whole(systems.Shop())); len(writes) != 0 {
 		t.Errorf("writes %v", writes)
 	}
-	c.sync(whole(withAuth(basic("p"))))
+	c.sync(systems.Whole(systems.WithAuth(systems.Basic("p"))))
 	if diff := cmp.Diff(map[string]string{"Synchronized": "True/UpToDate at 3", "CredentialsReady": "True/Stored at 3", "RoutesReady": "True/Ready at 0"}, conditions(c.application("mp-shop"))); diff != "" {
 		t.Error(diff)
 	}
@@ -325,96 +318,26 @@ func TestTheGatewaysConditionStaysTheGateways(t *testing.T) {
 
 func TestTargetSettingsStayTheClusters(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	want := []v1alpha1.TargetSettings{{Target: v1alpha1.AllTargets, MaxConcurrent: 5}, {Target: "no/such", Timeouts: &v1alpha1.TimeoutSettings{Header: "5s"}}}
 	app := c.application("mp-shop")
 	app.Spec.TargetSettings = want
 	c.must(c.Update(t.Context(), app, client.FieldOwner("a person")))
 	// The generation is another one now, and that is all that there is to say.
-	if _, writes := c.sync(whole(shop())); cmp.Diff([]string{"apply status application mp-shop"}, writes) != "" {
+	if _, writes := c.sync(systems.Whole(systems.Shop())); cmp.Diff([]string{"apply status application mp-shop"}, writes) != "" {
 		t.Errorf("a sync without news writes %v", writes)
 	}
-	renamed := withAuth(basic("p"))
+	renamed := systems.WithAuth(systems.Basic("p"))
 	renamed.Description = "another description"
-	if _, writes := c.sync(whole(renamed)); len(writes) == 0 {
+	if _, writes := c.sync(systems.Whole(renamed)); len(writes) == 0 {
 		t.Error("nothing was written")
 	}
 	if diff := cmp.Diff(want, c.application("mp-shop").Spec.TargetSettings); diff != "" {
 		t.Error(diff)
 	}
 	for _, f := range c.application("mp-shop").ManagedFields {
-		if f.Manager == FieldOwner && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), "targetSettings") {
+		if f.Manager == apply.FieldOwner && f.FieldsV1 != nil && strings.Contains(f.FieldsV1.String(), "targetSettings") {
 			t.Error("the agent owns spec.targetSettings")
 		}
-	}
-}
-
-func TestASecretIsThereBeforeTheApplicationNamesItAndGoesAfterItDoesNotAnyMore(t *testing.T) {
-	c := newCluster(t)
-	c.sync(whole(shop()))
-	moved := shop()
-	moved.Bundles[0].ID = bundle2
-	_, writes := c.sync(whole(moved))
-	want := []string{
-		"create secret mp-shop-" + bundle2, "create secret params-mp-shop-" + bundle2, "apply application mp-shop",
-		"delete secret " + shopSecret, "delete secret " + shopParameters, "apply status application mp-shop",
-	}
-	if diff := cmp.Diff(want, writes); diff != "" {
-		t.Error(diff)
-	}
-	if diff := cmp.Diff([]string{"mp-shop-" + bundle2, "params-mp-shop-" + bundle2}, c.secretNames()); diff != "" {
-		t.Error(diff)
-	}
-}
-
-func TestSoManyApplicationsAreWrittenAtATimeAndNoMore(t *testing.T) {
-	const most = 3
-	c := newCluster(t)
-	c.syncer.Concurrency = most
-	var mu sync.Mutex
-	writing, seen := 0, 0
-	together := make(chan struct{}) // closed when as many as may be are writing
-	c.before = func(string) error {
-		mu.Lock()
-		writing++
-		if seen = max(seen, writing); writing == most && together != nil {
-			close(together)
-			together = nil
-		}
-		wait := together
-		mu.Unlock()
-		if wait != nil {
-			select {
-			case <-wait:
-			case <-time.After(time.Minute):
-			}
-		}
-		mu.Lock()
-		defer mu.Unlock()
-		writing--
-		return nil
-	}
-	if result, _ := c.sync(whole(systems(20)...)); result.Synced != 20 {
-		t.Errorf("result %+v", result)
-	}
-	if seen != most {
-		t.Errorf("%d were written at a time, want %d", seen, most)
-	}
-}
-
-func TestASyncEndsWithItsContext(t *testing.T) {
-	c := newCluster(t)
-	ctx, cancel := context.WithCancel(t.Context())
-	c.before = func(string) error { cancel(); return nil }
-	result, err := c.syncer.Sync(ctx, whole(systems(40)...))
-	if !errors.Is(err, context.Canceled) {
-		t.Errorf("result %+v, error %v", result, err)
-	}
-	if names := c.applicationNames(); len(names) == 40 {
-		t.Error("it went on to the end")
-	}
-	c.before = nil
-	if result, _ := c.sync(whole(systems(40)...)); result.Synced != 40 {
-		t.Errorf("result %+v", result)
 	}
 }

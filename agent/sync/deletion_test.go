@@ -17,6 +17,9 @@ import (
 	testclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
@@ -24,8 +27,8 @@ import (
 
 func TestNothingIsDeletedOnAnIncompleteSnapshot(t *testing.T) {
 	c := newCluster(t)
-	all := append(systems(8), shop())
-	c.sync(whole(all...))
+	all := append(systems.Some(8), systems.Shop())
+	c.sync(systems.Whole(all...))
 	for range 5 {
 		result, writes := c.sync(director.Snapshot{Applications: all[:1], Incomplete: "page 2 of applications is missing"})
 		if len(writes) != 0 || result.PendingDeletion != 8 || !strings.Contains(result.PruneBlocked, "page 2 of applications is missing") {
@@ -41,11 +44,11 @@ func TestALargeLossIsOnlyBelievedAfterThreeAnswersInAnHour(t *testing.T) {
 	c := newCluster(t)
 	now := testclock.NewFakePassiveClock(time.Now())
 	c.syncer.Clock = now
-	all := append(systems(8), shop())
-	c.sync(whole(all...))
+	all := append(systems.Some(8), systems.Shop())
+	c.sync(systems.Whole(all...))
 	ask := func(missing, deleted int) {
 		t.Helper()
-		result, _ := c.sync(whole(all[:1]...))
+		result, _ := c.sync(systems.Whole(all[:1]...))
 		if result.Deleted != deleted || result.PendingDeletion != missing-deleted || (result.PruneBlocked == "") != (deleted > 0) {
 			t.Errorf("result %+v", result)
 		}
@@ -58,7 +61,7 @@ func TestALargeLossIsOnlyBelievedAfterThreeAnswersInAnHour(t *testing.T) {
 		}
 	}
 	// They come back: counting starts again.
-	if result, _ := c.sync(whole(all...)); result.Synced != 9 || result.PruneBlocked != "" {
+	if result, _ := c.sync(systems.Whole(all...)); result.Synced != 9 || result.PruneBlocked != "" {
 		t.Errorf("result %+v", result)
 	}
 	if got := conditions(c.application("mp-shop"))["Synchronized"]; got != "True/UpToDate at 2" {
@@ -75,28 +78,28 @@ func TestEverythingGoneIsOnlyBelievedByThoseThatAPersonConfirms(t *testing.T) {
 	c := newCluster(t)
 	now := testclock.NewFakePassiveClock(time.Now())
 	c.syncer.Clock = now
-	all := append(systems(2), shop())
-	c.sync(whole(all...))
+	all := append(systems.Some(2), systems.Shop())
+	c.sync(systems.Whole(all...))
 	for range 5 {
-		if result, _ := c.sync(whole()); result.Deleted != 0 || result.PendingDeletion != 3 || !strings.Contains(result.PruneBlocked, "without your word") {
+		if result, _ := c.sync(systems.Whole()); result.Deleted != 0 || result.PendingDeletion != 3 || !strings.Contains(result.PruneBlocked, "without your word") {
 			t.Errorf("result %+v", result)
 		}
 		now.SetTime(now.Now().Add(24 * time.Hour))
 	}
 	c.confirmDeletions()
 	// They come back, and the word is taken back with them.
-	if result, _ := c.sync(whole(all...)); result.Synced != 3 || result.PruneBlocked != "" {
+	if result, _ := c.sync(systems.Whole(all...)); result.Synced != 3 || result.PruneBlocked != "" {
 		t.Errorf("result %+v", result)
 	}
 	if got := c.application("mp-shop").Annotations; len(got) != 0 {
 		t.Errorf("annotations %v", got)
 	}
-	if result, _ := c.sync(whole()); result.Deleted != 0 || result.PendingDeletion != 3 {
+	if result, _ := c.sync(systems.Whole()); result.Deleted != 0 || result.PendingDeletion != 3 {
 		t.Errorf("result %+v", result)
 	}
 	c.confirmDeletions()
-	result, _ := c.sync(whole())
-	if diff := cmp.Diff(Result{Deleted: 3, Writes: 3}, result); diff != "" {
+	result, _ := c.sync(systems.Whole())
+	if diff := cmp.Diff(apply.Result{Deleted: 3, Writes: 3}, result); diff != "" {
 		t.Error(diff)
 	}
 	c.gone(shopSecret)
@@ -112,13 +115,13 @@ func (c *cluster) confirmDeletions() {
 }
 
 func TestARenamedSystemKeepsItsOldApplicationUntilTheNewOneIsThere(t *testing.T) {
-	for _, refused := range []string{"create application mp-new", "create secret mp-new-" + bundle1} {
+	for _, refused := range []string{"create application mp-new", "create secret mp-new-" + systems.Bundle1} {
 		t.Run(refused, func(t *testing.T) {
 			c := newCluster(t)
-			system := withAuth(basic("p"))
-			c.sync(whole(append(systems(2), system)...))
+			system := systems.WithAuth(systems.Basic("p"))
+			c.sync(systems.Whole(append(systems.Some(2), system)...))
 			system.Name = "New"
-			snap := whole(append(systems(2), system)...)
+			snap := systems.Whole(append(systems.Some(2), system)...)
 			c.before = func(write string) error {
 				if write == refused {
 					return apierrors.NewForbidden(schema.GroupResource{Resource: "things"}, "mp-new", errors.New("exceeded quota"))
@@ -146,8 +149,8 @@ func TestARenamedSystemKeepsItsOldApplicationUntilTheNewOneIsThere(t *testing.T)
 
 func TestAnApplicationThatSomebodyMadeTheirOwnIsNotDeleted(t *testing.T) {
 	c := newCluster(t)
-	all := append(systems(2), shop())
-	c.sync(whole(all...))
+	all := append(systems.Some(2), systems.Shop())
+	c.sync(systems.Whole(all...))
 	c.before = func(write string) error {
 		if write != "delete application mp-shop" {
 			return nil
@@ -155,13 +158,13 @@ func TestAnApplicationThatSomebodyMadeTheirOwnIsNotDeleted(t *testing.T) {
 		patch := client.RawPatch(types.MergePatchType, fmt.Appendf(nil, `{"metadata":{"labels":{%q:null}}}`, v1alpha1.ManagedByLabel))
 		return c.Patch(t.Context(), &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-shop"}}, patch)
 	}
-	result, _ := c.sync(whole(all[:2]...))
-	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Ready: 2, PendingDeletion: 1, Writes: 1}, result); diff != "" {
+	result, _ := c.sync(systems.Whole(all[:2]...))
+	if diff := cmp.Diff(apply.Result{Total: 2, Synced: 2, Ready: 2, PendingDeletion: 1, Writes: 1}, result); diff != "" {
 		t.Error(diff)
 	}
 	c.before = nil
-	result, _ = c.sync(whole(all[:2]...))
-	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Ready: 2}, result); diff != "" {
+	result, _ = c.sync(systems.Whole(all[:2]...))
+	if diff := cmp.Diff(apply.Result{Total: 2, Synced: 2, Ready: 2}, result); diff != "" {
 		t.Error(diff)
 	}
 	if got := c.application("mp-shop").Labels[v1alpha1.ManagedByLabel]; got != "" {
@@ -185,10 +188,10 @@ func (c *cluster) gone(name string) {
 
 func TestASystemThatLeavesTakesItsSecretsAlong(t *testing.T) {
 	c := newCluster(t)
-	all := append(systems(2), shop())
-	c.sync(whole(all...))
-	result, writes := c.sync(whole(all[:2]...))
-	if diff := cmp.Diff(Result{Total: 2, Synced: 2, Ready: 2, Deleted: 1, Writes: 1}, result); diff != "" {
+	all := append(systems.Some(2), systems.Shop())
+	c.sync(systems.Whole(all...))
+	result, writes := c.sync(systems.Whole(all[:2]...))
+	if diff := cmp.Diff(apply.Result{Total: 2, Synced: 2, Ready: 2, Deleted: 1, Writes: 1}, result); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff([]string{"delete application mp-shop"}, writes); diff != "" {
@@ -200,17 +203,17 @@ func TestASystemThatLeavesTakesItsSecretsAlong(t *testing.T) {
 
 func TestADeletionThatFailsIsReported(t *testing.T) {
 	c := newCluster(t)
-	all := append(systems(2), shop())
-	c.sync(whole(all...))
+	all := append(systems.Some(2), systems.Shop())
+	c.sync(systems.Whole(all...))
 	c.before = func(write string) error {
 		if write == "delete application mp-shop" {
 			return apierrors.NewInternalError(errors.New("no"))
 		}
 		return nil
 	}
-	result, _ := c.sync(whole(all[:2]...))
-	want := Result{Total: 2, Synced: 2, Ready: 2, PendingDeletion: 1, Writes: 1, Failures: []compassv1alpha1.FailedApplication{
-		{ID: shop().ID, Name: "mp-shop", Reason: ReasonWriteFailed, Message: "deleting Application mp-shop: Internal error occurred: no"}}}
+	result, _ := c.sync(systems.Whole(all[:2]...))
+	want := apply.Result{Total: 2, Synced: 2, Ready: 2, PendingDeletion: 1, Writes: 1, Failures: []compassv1alpha1.FailedApplication{
+		{ID: systems.Shop().ID, Name: "mp-shop", Reason: plan.ReasonWriteFailed, Message: "deleting Application mp-shop: Internal error occurred: no"}}}
 	if diff := cmp.Diff(want, result); diff != "" {
 		t.Error(diff)
 	}

@@ -8,6 +8,8 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 )
@@ -26,13 +28,13 @@ type memory struct {
 	former map[string]*v1alpha1.Application
 }
 
-func remember(snap director.Snapshot, plan Plan) memory {
+func remember(snap director.Snapshot, p plan.Plan) memory {
 	m := memory{labels: snap.RuntimeLabels, systems: map[string]director.Application{}, former: map[string]*v1alpha1.Application{}}
 	byID := make(map[string]*director.Application, len(snap.Applications))
 	for i := range snap.Applications {
 		byID[snap.Applications[i].ID] = &snap.Applications[i]
 	}
-	for _, step := range plan.Steps {
+	for _, step := range p.Steps {
 		system := byID[step.ID]
 		if step.Wanted == nil || system == nil {
 			continue
@@ -66,39 +68,39 @@ func (s *Syncer) Repair(ctx context.Context, name string) (bool, error) {
 	}
 	// Nearly always there is nothing to do, and the cache shows it. Where it shows something, that may be because it
 	// lags behind what was written a moment ago.
-	var plan Plan
+	var p plan.Plan
 	for _, reader := range []client.Reader{s.Reader, s.live()} {
 		observed, going, err := s.observe(ctx, reader, name, system)
 		if err != nil || going {
 			return false, err
 		}
-		plan = NewPlan(director.Snapshot{RuntimeLabels: s.last.labels, Applications: []director.Application{system}}, observed, s.settings(), nil)
-		if len(plan.Steps) == 0 || plan.Steps[0].idle() {
+		p = plan.New(director.Snapshot{RuntimeLabels: s.last.labels, Applications: []director.Application{system}}, observed, s.settings(), nil)
+		if len(p.Steps) == 0 || p.Steps[0].Idle() {
 			return false, nil
 		}
 	}
-	step := plan.Steps[0]
-	result, err := s.apply(ctx, plan)
+	step := p.Steps[0]
+	result, err := s.applier().Apply(ctx, p)
 	if err != nil {
 		return false, err
 	}
 	for _, f := range result.Failures {
-		if f.Reason == ReasonWriteFailed {
+		if f.Reason == plan.ReasonWriteFailed {
 			return false, fmt.Errorf("repairing Application %s: %s", name, f.Message)
 		}
 	}
 	if s.Recorder != nil && step.Observed != nil {
-		s.Recorder.Eventf(step.Observed, nil, corev1.EventTypeNormal, EventDriftRepaired, eventAction, "%s", cut("it differed from what Compass says: "+step.differences(), maxNote))
+		s.Recorder.Eventf(step.Observed, nil, corev1.EventTypeNormal, EventDriftRepaired, apply.EventAction, "%s", apply.Note("it differed from what Compass says: "+step.Differences()))
 	}
 	if s.Log != nil {
-		s.Log.InfoContext(ctx, "Application was changed by somebody, and is what Compass says again", "application", name, "changes", step.differences())
+		s.Log.InfoContext(ctx, "Application was changed by somebody, and is what Compass says again", "application", name, "changes", step.Differences())
 	}
 	return true, nil
 }
 
 // observe reads one Application and the Secrets that it may have. Going says that it is being deleted: it is created again
 // when it is gone.
-func (s *Syncer) observe(ctx context.Context, reader client.Reader, name string, system director.Application) (observed Observed, going bool, err error) {
+func (s *Syncer) observe(ctx context.Context, reader client.Reader, name string, system director.Application) (observed plan.Observed, going bool, err error) {
 	observed.Former = s.last.former
 	var app v1alpha1.Application
 	err = reader.Get(ctx, client.ObjectKey{Name: name}, &app)
@@ -112,14 +114,14 @@ func (s *Syncer) observe(ctx context.Context, reader client.Reader, name string,
 		return observed, true, nil
 	}
 	for _, bundle := range system.Bundles {
-		for _, secretName := range []string{credentialsSecretName(name, bundle.ID), parametersSecretName(name, bundle.ID)} {
+		for _, secretName := range plan.SecretNames(name, bundle.ID) {
 			var found corev1.Secret
 			err := reader.Get(ctx, client.ObjectKey{Namespace: s.Namespace, Name: secretName}, &found)
 			if apierrors.IsNotFound(err) {
 				continue
 			}
 			if err != nil {
-				return observed, false, secretFailed("reading Secret "+s.Namespace+"/"+secretName, err)
+				return observed, false, apply.SecretFailed("reading Secret "+s.Namespace+"/"+secretName, err)
 			}
 			observed.Secrets = append(observed.Secrets, found)
 		}

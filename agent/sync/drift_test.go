@@ -12,6 +12,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
@@ -72,7 +73,7 @@ func TestWhatSomebodyChangesIsRepairedFromMemory(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := newCluster(t)
-			c.sync(whole(shop()))
+			c.sync(systems.Whole(systems.Shop()))
 			want := c.application("mp-shop").Spec
 			wantData, wantParameters := c.data(shopSecret), c.data(shopParameters)
 			c.events = nil
@@ -94,13 +95,13 @@ func TestWhatSomebodyChangesIsRepairedFromMemory(t *testing.T) {
 			if diff := cmp.Diff(wantParameters, c.data(shopParameters)); diff != "" {
 				t.Error(diff)
 			}
-			if diff := cmp.Diff(map[string]string{"app": "mp-shop", "bundleId": bundle1}, c.secret(shopSecret).Labels); diff != "" {
+			if diff := cmp.Diff(map[string]string{"app": "mp-shop", "bundleId": systems.Bundle1}, c.secret(shopSecret).Labels); diff != "" {
 				t.Error(diff)
 			}
 			if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {
 				t.Errorf("a second repair writes %v", writes)
 			}
-			if _, writes := c.sync(whole(shop())); len(writes) != 0 {
+			if _, writes := c.sync(systems.Whole(systems.Shop())); len(writes) != 0 {
 				t.Errorf("a sync afterwards writes %v", writes)
 			}
 			told := strings.Join(c.events, "\n")
@@ -116,15 +117,15 @@ func TestOnlyWhatTheLastSnapshotNamesIsRepaired(t *testing.T) {
 	if repaired, _ := c.repair("mp-shop"); repaired {
 		t.Error("repaired without a snapshot")
 	}
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	c.must(c.Delete(t.Context(), c.application("mp-shop")))
 	c.syncer.Forget()
 	if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {
 		t.Errorf("repaired what is forgotten: %v", writes)
 	}
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	c.confirmDeletions()
-	c.sync(whole())
+	c.sync(systems.Whole())
 	if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {
 		t.Errorf("repaired what Compass does not name: %v", writes)
 	}
@@ -132,7 +133,7 @@ func TestOnlyWhatTheLastSnapshotNamesIsRepaired(t *testing.T) {
 
 func TestAnApplicationThatIsBeingDeletedIsRepairedWhenItIsGone(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	app := c.application("mp-shop")
 	app.Finalizers = []string{"example.com/hold"}
 	c.must(c.Update(t.Context(), app))
@@ -152,11 +153,11 @@ func TestAnApplicationThatIsBeingDeletedIsRepairedWhenItIsGone(t *testing.T) {
 // A cache that lags shows what a sync found, not what it wrote.
 func TestALaggingCacheIsNoDrift(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(withAuth(basic("p"))))
+	c.sync(systems.Whole(systems.WithAuth(systems.Basic("p"))))
 	var old v1alpha1.Application
 	c.application("mp-shop").DeepCopyInto(&old)
 	oldSecret := c.secret(shopSecret)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 
 	live := c.syncer.Reader
 	c.syncer.Live = live
@@ -182,10 +183,10 @@ func TestALaggingCacheIsNoDrift(t *testing.T) {
 
 func TestPendingCredentialsThatSomebodyOverwroteAreRepaired(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(withAuth(basic("p"))))
-	pending := shop()
+	c.sync(systems.Whole(systems.WithAuth(systems.Basic("p"))))
+	pending := systems.Shop()
 	pending.Bundles[0].Auth, pending.Bundles[0].AuthPending = nil, true
-	c.sync(whole(pending))
+	c.sync(systems.Whole(pending))
 	want := c.application("mp-shop").Spec
 	overwrite := func() {
 		app := c.application("mp-shop")
@@ -200,7 +201,7 @@ func TestPendingCredentialsThatSomebodyOverwroteAreRepaired(t *testing.T) {
 		t.Error(diff)
 	}
 	overwrite()
-	c.sync(whole(pending))
+	c.sync(systems.Whole(pending))
 	if diff := cmp.Diff(want, c.application("mp-shop").Spec); diff != "" {
 		t.Error(diff)
 	}
@@ -208,7 +209,7 @@ func TestPendingCredentialsThatSomebodyOverwroteAreRepaired(t *testing.T) {
 
 func TestARepairLeavesForeignSecretsAlone(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	c.must(c.Delete(t.Context(), c.secret(shopSecret)))
 	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: shopSecret, Namespace: c.namespace}, Data: map[string][]byte{"key": []byte("k")}}
 	c.must(c.Create(t.Context(), foreign))
@@ -222,7 +223,7 @@ func TestARepairLeavesForeignSecretsAlone(t *testing.T) {
 
 func TestARepairThatIsRefusedIsAnErrorWithoutSecrets(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(withAuth(basic("hush"))))
+	c.sync(systems.Whole(systems.WithAuth(systems.Basic("hush"))))
 	c.must(c.Delete(t.Context(), c.secret(shopSecret)))
 	c.before = func(write string) error {
 		if write == "create secret "+shopSecret {

@@ -13,6 +13,9 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 	"github.com/application-connector/application-connector/secret"
@@ -32,9 +35,9 @@ func (r inventories) oneIn(n int) bool { return r.IntN(n) == 0 }
 func oneOf[T any](r inventories, values ...T) T { return values[r.IntN(len(values))] }
 
 func (r inventories) state() director.Snapshot {
-	snap := whole()
+	snap := systems.Whole()
 	if r.oneIn(5) {
-		snap.RuntimeLabels = map[string]any{normalizedLabel: "true"}
+		snap.RuntimeLabels = map[string]any{"isNormalized": "true"}
 	}
 	for i := range 5 {
 		if r.oneIn(3) {
@@ -118,7 +121,7 @@ func (r inventories) auth() *director.Auth {
 func (r inventories) disturb(c *cluster) {
 	c.t.Helper()
 	var secrets corev1.SecretList
-	c.must(c.List(c.t.Context(), &secrets, client.InNamespace(c.namespace), client.HasLabels{labelApplication, labelBundle}))
+	c.must(c.List(c.t.Context(), &secrets, client.InNamespace(c.namespace), client.HasLabels{"app", "bundleId"}))
 	for i := range secrets.Items {
 		s := &secrets.Items[i]
 		switch r.IntN(6) {
@@ -187,7 +190,7 @@ func (c *cluster) content() map[string]object {
 }
 
 func TestWhatWasBeforeDoesNotMatter(t *testing.T) {
-	certificate, key := keyPair(t)
+	certificate, key := systems.KeyPair(t)
 	for seed := range uint64(25) {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			r := inventories{rand.New(rand.NewPCG(seed, 0)), certificate, key}
@@ -209,7 +212,7 @@ func TestWhatWasBeforeDoesNotMatter(t *testing.T) {
 
 			failed := map[string]bool{}
 			for _, f := range result.Failures {
-				failed[f.ID], failed[applicationName(f.Name, b.RuntimeLabels)] = true, true
+				failed[f.ID], failed[plan.ApplicationName(f.Name, b.RuntimeLabels)] = true, true
 			}
 			for _, name := range slices.Sorted(maps.Keys(got)) {
 				is, was := got[name], before[name]
@@ -230,7 +233,7 @@ func TestWhatWasBeforeDoesNotMatter(t *testing.T) {
 			if diff := cmp.Diff(want, got, cmp.AllowUnexported(object{})); diff != "" {
 				t.Errorf("without a past (-), with one (+):\n%s", diff)
 			}
-			for _, r := range []*Result{&result, &without} {
+			for _, r := range []*apply.Result{&result, &without} {
 				r.Created, r.Updated, r.Deleted, r.Writes = 0, 0, 0, 0
 			}
 			if diff := cmp.Diff(without, result); diff != "" {

@@ -14,6 +14,9 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
@@ -21,8 +24,8 @@ import (
 
 func TestAnApplicationDeletedDuringASyncIsNotCreatedByTheWayWithoutItsFields(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(shop()))
-	system := shop()
+	c.sync(systems.Whole(systems.Shop()))
+	system := systems.Shop()
 	system.Description = "new"
 	c.before = func(write string) error {
 		if write == "apply application mp-shop" {
@@ -30,15 +33,15 @@ func TestAnApplicationDeletedDuringASyncIsNotCreatedByTheWayWithoutItsFields(t *
 		}
 		return nil
 	}
-	result, _ := c.sync(whole(system))
-	if len(result.Failures) != 1 || result.Failures[0].Reason != ReasonWriteFailed {
+	result, _ := c.sync(systems.Whole(system))
+	if len(result.Failures) != 1 || result.Failures[0].Reason != plan.ReasonWriteFailed {
 		t.Errorf("result %+v", result)
 	}
 	if names := c.applicationNames(); len(names) != 0 {
 		t.Errorf("there is %v", names)
 	}
 	c.before = nil
-	c.sync(whole(system))
+	c.sync(systems.Whole(system))
 	if app := c.application("mp-shop"); app.Spec.EncodeURL || c.secret(shopSecret).OwnerReferences[0].UID != app.UID {
 		t.Errorf("spec %+v", app.Spec)
 	}
@@ -47,7 +50,7 @@ func TestAnApplicationDeletedDuringASyncIsNotCreatedByTheWayWithoutItsFields(t *
 func TestAForeignSecretIsNeverTouched(t *testing.T) {
 	c := newCluster(t)
 	foreign := &corev1.Secret{
-		ObjectMeta: metav1.ObjectMeta{Name: "cluster-client-certificates", Namespace: c.namespace, Labels: map[string]string{"app": "mp-shop", "bundleId": bundle1}},
+		ObjectMeta: metav1.ObjectMeta{Name: "cluster-client-certificates", Namespace: c.namespace, Labels: map[string]string{"app": "mp-shop", "bundleId": systems.Bundle1}},
 		Data:       map[string][]byte{"key": []byte("k")},
 	}
 	c.must(c.Create(t.Context(), foreign))
@@ -55,7 +58,7 @@ func TestAForeignSecretIsNeverTouched(t *testing.T) {
 		ObjectMeta: metav1.ObjectMeta{Name: "mp-shop", Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}},
 		Spec: v1alpha1.ApplicationSpec{
 			CompassMetadata: &v1alpha1.CompassMetadata{ApplicationID: "x", Authentication: v1alpha1.Authentication{ClientIDs: []string{}}},
-			Services: []v1alpha1.Service{{ID: bundle1, Name: "n", DisplayName: "d", Entries: []v1alpha1.Entry{{
+			Services: []v1alpha1.Service{{ID: systems.Bundle1, Name: "n", DisplayName: "d", Entries: []v1alpha1.Entry{{
 				Type: "API", TargetURL: "https://x", RequestParametersSecretName: foreign.Name,
 				Credentials: v1alpha1.Credentials{Type: "Basic", SecretName: foreign.Name},
 			}}}},
@@ -64,9 +67,9 @@ func TestAForeignSecretIsNeverTouched(t *testing.T) {
 	c.must(c.Create(t.Context(), crafted))
 
 	// Written over, then deleted: both look at the Secret that the Application names.
-	c.sync(whole(shop()))
+	c.sync(systems.Whole(systems.Shop()))
 	c.confirmDeletions()
-	c.sync(whole())
+	c.sync(systems.Whole())
 	if names := c.applicationNames(); len(names) != 0 {
 		t.Errorf("there is %v", names)
 	}
@@ -81,10 +84,10 @@ func TestASecretThatStandsInTheWayIsReportedAndLeftAlone(t *testing.T) {
 	foreign := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: shopSecret, Namespace: c.namespace}, Data: map[string][]byte{"key": []byte("k")}}
 	c.must(c.Create(t.Context(), foreign))
 	other := director.Application{ID: "z", Name: "Other"}
-	result, _ := c.sync(whole(shop(), other))
+	result, _ := c.sync(systems.Whole(systems.Shop(), other))
 	message := "there is a Secret " + c.namespace + "/" + shopSecret + " that does not belong to Application mp-shop; it is left alone: delete or rename it"
-	want := Result{Total: 2, Synced: 1, Ready: 1, Failed: 1, Reasons: map[string]int{ReasonSecretTaken: 1}, Created: 1, Writes: result.Writes,
-		Failures: []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonSecretTaken, Message: message}}}
+	want := apply.Result{Total: 2, Synced: 1, Ready: 1, Failed: 1, Reasons: map[string]int{plan.ReasonSecretTaken: 1}, Created: 1, Writes: result.Writes,
+		Failures: []compassv1alpha1.FailedApplication{{ID: systems.Shop().ID, Name: "mp-shop", Reason: plan.ReasonSecretTaken, Message: message}}}
 	if diff := cmp.Diff(want, result); diff != "" {
 		t.Error(diff)
 	}
@@ -100,7 +103,7 @@ func TestASecretThatStandsInTheWayIsReportedAndLeftAlone(t *testing.T) {
 	}
 
 	c.must(c.Delete(t.Context(), foreign))
-	if result, _ := c.sync(whole(shop(), other)); result.Synced != 2 {
+	if result, _ := c.sync(systems.Whole(systems.Shop(), other)); result.Synced != 2 {
 		t.Errorf("result %+v", result)
 	}
 	if got := conditions(c.application("mp-shop"))["Synchronized"]; got != "True/UpToDate at 2" {
@@ -112,8 +115,8 @@ func TestBadSystemsDoNotKeepOthersFromBeingSynced(t *testing.T) {
 	c := newCluster(t)
 	byHand := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand"}, Spec: v1alpha1.ApplicationSpec{Description: "mine"}}
 	c.must(c.Create(t.Context(), byHand))
-	long := director.Application{ID: "5", Name: strings.Repeat("x", 60) + " longer than a label", Bundles: withAuth(basic("p")).Bundles}
-	snap := whole(
+	long := director.Application{ID: "5", Name: strings.Repeat("x", 60) + " longer than a label", Bundles: systems.WithAuth(systems.Basic("p")).Bundles}
+	snap := systems.Whole(
 		director.Application{ID: "1", Name: "Good"}, director.Application{ID: "2", Name: "GOOD"},
 		director.Application{ID: "3", Name: strings.Repeat("x", 300)}, director.Application{ID: "4", Name: "by hand"}, long,
 	)
@@ -128,11 +131,11 @@ func TestBadSystemsDoNotKeepOthersFromBeingSynced(t *testing.T) {
 	if result.Total != 5 || result.Synced != 2 || result.Failed != 3 || result.Created != 2 {
 		t.Errorf("result %+v", result)
 	}
-	longName := normalizeApplicationName(long.Name)
+	longName := plan.ApplicationName(long.Name, nil)
 	if diff := cmp.Diff([]string{"mp-by-hand", "mp-good", longName}, c.applicationNames()); diff != "" {
 		t.Error(diff)
 	}
-	if s := c.secret(credentialsSecretName(longName, bundle1)); s.Labels["app"] != labelValue(longName) || len(s.Labels["app"]) > 63 {
+	if s := c.secret("mp-xxxxxxxxxxxxxxxxxxxxxxx-" + systems.Bundle1); s.Labels["app"] != strings.TrimRight(longName[:63], "-") {
 		t.Errorf("labels %v", s.Labels)
 	}
 	if diff := cmp.Diff(byHand.Spec, c.application("mp-by-hand").Spec); diff != "" {
@@ -156,13 +159,13 @@ func TestARefusedWriteIsReportedWithoutSecretsAndRepairedLater(t *testing.T) {
 				}
 				return nil
 			}
-			snap := whole(shop(), director.Application{ID: "z", Name: "Other"})
+			snap := systems.Whole(systems.Shop(), director.Application{ID: "z", Name: "Other"})
 			result, _ := c.sync(snap)
 			message := test.reason
 			if strings.Contains(message, "%s") {
 				message = fmt.Sprintf(message, c.namespace)
 			}
-			want := []compassv1alpha1.FailedApplication{{ID: shop().ID, Name: "mp-shop", Reason: ReasonWriteFailed, Message: message}}
+			want := []compassv1alpha1.FailedApplication{{ID: systems.Shop().ID, Name: "mp-shop", Reason: plan.ReasonWriteFailed, Message: message}}
 			if diff := cmp.Diff(want, result.Failures); diff != "" || result.Synced != 1 {
 				t.Errorf("result %+v\n%s", result, diff)
 			}
@@ -183,8 +186,8 @@ func TestMoreFailuresThanTheStatusHoldsAreCountedAll(t *testing.T) {
 	for i := range 60 {
 		all = append(all, director.Application{ID: fmt.Sprintf("%03d", i), Name: "Same"})
 	}
-	result, _ := c.sync(whole(all...))
-	if len(result.Failures) != MaxFailures || result.Failed != 59 || result.Synced != 1 {
+	result, _ := c.sync(systems.Whole(all...))
+	if len(result.Failures) != apply.MaxFailures || result.Failed != 59 || result.Synced != 1 {
 		t.Errorf("%d listed, %d failed, %d synced", len(result.Failures), result.Failed, result.Synced)
 	}
 }
@@ -192,7 +195,7 @@ func TestMoreFailuresThanTheStatusHoldsAreCountedAll(t *testing.T) {
 // A cache that lags shows neither the Application nor the Secrets that the sync before wrote.
 func TestWhatACacheDoesNotShowYetIsFoundAtTheServer(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(withAuth(basic("p"))))
+	c.sync(systems.Whole(systems.WithAuth(systems.Basic("p"))))
 	byHand := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand"}}
 	c.must(c.Create(t.Context(), byHand))
 
@@ -201,8 +204,8 @@ func TestWhatACacheDoesNotShowYetIsFoundAtTheServer(t *testing.T) {
 		List: func(context.Context, client.WithWatch, client.ObjectList, ...client.ListOption) error { return nil },
 	})
 	oauth := director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}
-	result, _ := c.sync(whole(withAuth(oauth), director.Application{ID: "x", Name: "By hand"}))
-	want := []compassv1alpha1.FailedApplication{{ID: "x", Name: "By hand", Reason: ReasonNameTaken, Message: nameTaken("mp-by-hand")}}
+	result, _ := c.sync(systems.Whole(systems.WithAuth(oauth), director.Application{ID: "x", Name: "By hand"}))
+	want := []compassv1alpha1.FailedApplication{{ID: "x", Name: "By hand", Reason: plan.ReasonNameTaken, Message: `there is an Application "mp-by-hand" that does not come from Compass; rename or delete one of the two`}}
 	if diff := cmp.Diff(want, result.Failures); diff != "" || result.Synced != 1 {
 		t.Errorf("result %+v\n%s", result, diff)
 	}
@@ -219,7 +222,7 @@ func TestWhatACacheDoesNotShowYetIsFoundAtTheServer(t *testing.T) {
 	left.ObjectMeta = metav1.ObjectMeta{Name: left.Name, Namespace: left.Namespace, Labels: left.Labels, OwnerReferences: left.OwnerReferences}
 	left.OwnerReferences[0].UID = byHand.UID
 	c.must(c.Create(t.Context(), left))
-	if result, _ := c.sync(whole(withAuth(oauth))); result.Synced != 1 {
+	if result, _ := c.sync(systems.Whole(systems.WithAuth(oauth))); result.Synced != 1 {
 		t.Errorf("result %+v", result)
 	}
 	if diff := cmp.Diff(owner(c.application("mp-shop")), c.secret(shopSecret).OwnerReferences); diff != "" {
@@ -240,7 +243,7 @@ func TestASecretDeletedBetweenTwoRequestsIsCreated(t *testing.T) {
 			return inner.Get(ctx, key, o, opts...)
 		},
 	})
-	if result, _ := c.sync(whole(withAuth(basic("p")))); result.Synced != 1 {
+	if result, _ := c.sync(systems.Whole(systems.WithAuth(systems.Basic("p")))); result.Synced != 1 {
 		t.Errorf("result %+v", result)
 	}
 	if diff := cmp.Diff(map[string]string{"username": "u", "password": "p"}, c.data(shopSecret)); diff != "" {
@@ -251,9 +254,9 @@ func TestASecretDeletedBetweenTwoRequestsIsCreated(t *testing.T) {
 func TestAFailingSystemDoesNotKeepTheFormerApplicationOfOneWithAnotherNameNow(t *testing.T) {
 	c := newCluster(t)
 	renamed := director.Application{ID: "id-1", Name: "mp-former"}
-	c.sync(whole(renamed))
+	c.sync(systems.Whole(renamed))
 	renamed.Name = "mp-latter"
-	snap := whole(renamed)
+	snap := systems.Whole(renamed)
 	snap.Invalid = []director.InvalidApplication{{ID: "id-2", Name: "mp-former", Reason: "Bundles[0].Name: want required"}}
 	result, _ := c.sync(snap)
 	if diff := cmp.Diff([]string{"mp-latter"}, c.applicationNames()); diff != "" {
@@ -266,9 +269,9 @@ func TestAFailingSystemDoesNotKeepTheFormerApplicationOfOneWithAnotherNameNow(t 
 
 func TestAWordAboutDeletionIsOverForASystemThatIsNamedAndFails(t *testing.T) {
 	c := newCluster(t)
-	c.sync(whole(systems(1)...))
+	c.sync(systems.Whole(systems.Some(1)...))
 	c.confirmDeletions()
-	snap := whole()
+	snap := systems.Whole()
 	snap.Invalid = []director.InvalidApplication{{ID: "id-00", Name: "mp-app-00", Reason: "Bundles[0].Name: want required"}}
 	if result, _ := c.sync(snap); result.Failed != 1 || result.Deleted != 0 {
 		t.Errorf("result %+v", result)
@@ -276,19 +279,19 @@ func TestAWordAboutDeletionIsOverForASystemThatIsNamedAndFails(t *testing.T) {
 	if got := c.application("mp-app-00").Annotations; len(got) != 0 {
 		t.Errorf("annotations %v", got)
 	}
-	if result, _ := c.sync(whole()); result.Deleted != 0 || result.PendingDeletion != 1 {
+	if result, _ := c.sync(systems.Whole()); result.Deleted != 0 || result.PendingDeletion != 1 {
 		t.Errorf("result %+v", result)
 	}
 }
 
 func TestHeadersThatAreAllThereIsStayWhileCompassHidesThem(t *testing.T) {
 	c := newCluster(t)
-	system := withAuth(nil)
+	system := systems.WithAuth(nil)
 	system.Bundles[0].Auth.Headers = map[string][]string{"h": {"v"}}
-	c.sync(whole(system))
+	c.sync(systems.Whole(system))
 	before, held := c.secretNames(), c.content()
 	system.Bundles[0].Auth, system.Bundles[0].AuthPending = nil, true
-	if _, writes := c.sync(whole(system)); len(before) != 1 || len(writes) != 1 || !strings.HasPrefix(writes[0], "apply status application ") {
+	if _, writes := c.sync(systems.Whole(system)); len(before) != 1 || len(writes) != 1 || !strings.HasPrefix(writes[0], "apply status application ") {
 		t.Errorf("Secrets %v, writes %v", before, writes)
 	}
 	for name, is := range c.content() {

@@ -19,6 +19,8 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
 	"github.com/application-connector/application-connector/graphql/director"
@@ -86,7 +88,7 @@ func newCluster(t *testing.T) *cluster {
 	}
 	c := &cluster{Client: base, t: t, namespace: kubetest.Namespace(t, cfg)}
 	t.Cleanup(c.removeApplications)
-	c.syncer = &Syncer{Client: c.intercept(base), Reader: base, Namespace: c.namespace, GatewayURL: gateway, Recorder: c}
+	c.syncer = &Syncer{Client: c.intercept(base), Reader: base, Namespace: c.namespace, GatewayURL: systems.Gateway, Recorder: c}
 	return c
 }
 
@@ -180,7 +182,7 @@ func (c *cluster) intercept(base client.WithWatch) client.Client {
 }
 
 // sync runs one sync and returns its result and what it wrote.
-func (c *cluster) sync(snap director.Snapshot) (Result, []string) {
+func (c *cluster) sync(snap director.Snapshot) (apply.Result, []string) {
 	c.t.Helper()
 	c.mu.Lock()
 	c.writes = nil

@@ -7,33 +7,54 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/sets"
+	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
+	metav1ac "k8s.io/client-go/applyconfigurations/meta/v1"
 	"k8s.io/client-go/util/csaupgrade"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/sync/apply"
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	"github.com/application-connector/application-connector/graphql/director"
 )
+
+// wanted is what a sync does for a system that the cluster knows nothing of.
+func wanted(system director.Application) plan.Step {
+	return plan.New(systems.Whole(system), plan.Observed{}, plan.Settings{GatewayURL: systems.Gateway}, nil).Steps[0]
+}
+
+func revealed(s plan.SecretStep) map[string][]byte {
+	data := map[string][]byte{}
+	for key, value := range s.Data {
+		data[key] = []byte(value.Reveal())
+	}
+	return data
+}
 
 // byOlderAgent writes an Application and its Secrets as agents before this one did: whole, by create and update.
 func (c *cluster) byOlderAgent(system director.Application) {
 	c.t.Helper()
-	c.byOlderAgentAs(FieldOwner, system)
+	c.byOlderAgentAs(apply.FieldOwner, system)
 }
 
 // byOlderAgentAs is byOlderAgent where the program had another name, which clients take for that of the owner.
-func (c *cluster) byOlderAgentAs(owner client.FieldOwner, system director.Application) {
+func (c *cluster) byOlderAgentAs(by client.FieldOwner, system director.Application) {
 	c.t.Helper()
-	name := normalizeApplicationName(system.Name)
-	w := mapApplication(name, system, nil, gateway, false)
-	app := w.application.DeepCopy()
-	c.must(c.Create(c.t.Context(), app, owner))
+	w := wanted(system)
+	app := w.Wanted.DeepCopy()
+	c.must(c.Create(c.t.Context(), app, by))
 	app.Annotations = map[string]string{"touched": "yes"}
-	c.must(c.Update(c.t.Context(), app, owner))
-	for secretName, s := range w.secrets {
-		object := newSecret(c.namespace, &written{name: name, uid: app.UID}, SecretStep{Name: secretName, BundleID: s.bundleID, Data: s.data})
-		c.must(c.Create(c.t.Context(), object, owner))
+	c.must(c.Update(c.t.Context(), app, by))
+	for _, s := range w.Secrets {
+		object := &corev1.Secret{
+			ObjectMeta: metav1.ObjectMeta{Name: s.Name, Namespace: c.namespace, Labels: s.Labels(app.Name), OwnerReferences: owner(app)},
+			Data:       revealed(s),
+		}
+		c.must(c.Create(c.t.Context(), object, by))
 		object.Annotations = map[string]string{"touched": "yes"}
-		c.must(c.Update(c.t.Context(), object, owner))
+		c.must(c.Update(c.t.Context(), object, by))
 	}
 }
 
@@ -66,13 +87,13 @@ func ownersOfData(t *testing.T, s *corev1.Secret) map[string][]string {
 func (c *cluster) upgradeAndApply(owners []string, system director.Application) {
 	c.t.Helper()
 	app := c.application("mp-shop")
-	for name, want := range mapApplication("mp-shop", system, nil, gateway, false).secrets {
-		s := c.secret(name)
-		c.must(csaupgrade.UpgradeManagedFields(s, sets.New(owners...), FieldOwner))
+	for _, want := range wanted(system).Secrets {
+		s := c.secret(want.Name)
+		c.must(csaupgrade.UpgradeManagedFields(s, sets.New(owners...), apply.FieldOwner))
 		c.must(c.Update(c.t.Context(), s))
-		step := SecretStep{Name: name, BundleID: want.bundleID, Data: want.data, Observed: s}
-		object := secretApply(c.namespace, &written{name: app.Name, uid: app.UID}, step)
-		c.must(c.Apply(c.t.Context(), client.ApplyConfigurationFromUnstructured(object), client.FieldOwner(FieldOwner), client.ForceOwnership))
+		object := corev1ac.Secret(want.Name, c.namespace).WithUID(s.UID).WithLabels(want.Labels(app.Name)).WithData(revealed(want)).WithOwnerReferences(
+			metav1ac.OwnerReference().WithAPIVersion("applicationconnector.kyma-project.io/v1alpha1").WithKind("Application").WithName(app.Name).WithUID(app.UID))
+		c.must(c.Apply(c.t.Context(), object, client.FieldOwner(apply.FieldOwner), client.ForceOwnership))
 	}
 }
 
@@ -84,21 +105,21 @@ func TestASecretOfAnOlderAgentEndsAsIfItsOwnershipHadBeenUpgraded(t *testing.T) 
 	}
 	oauth := director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://i/t"}
 	want := ending{
-		Labels: map[string]string{"app": "mp-shop", "bundleId": bundle1},
+		Labels: map[string]string{"app": "mp-shop", "bundleId": systems.Bundle1},
 		Data:   []map[string]string{{"username": "u", "password": "p2"}, {"clientId": "c", "clientSecret": "s"}, {"username": "u", "password": "p3"}},
 		Owners: map[string][]string{"username": {"compass-runtime-agent Apply"}, "password": {"compass-runtime-agent Apply"}},
 	}
-	for _, owner := range []string{FieldOwner, "app", "Go-http-client"} {
+	for _, owner := range []string{apply.FieldOwner, "app", "Go-http-client"} {
 		for name, bring := range map[string]func(*cluster, director.Application){
 			"by its ownership": func(c *cluster, system director.Application) { c.upgradeAndApply([]string{owner}, system) },
-			"by a sync":        func(c *cluster, system director.Application) { c.sync(whole(system)) },
+			"by a sync":        func(c *cluster, system director.Application) { c.sync(systems.Whole(system)) },
 		} {
 			t.Run("written by "+owner+", taken over "+name, func(t *testing.T) {
 				c := newCluster(t)
-				c.byOlderAgentAs(client.FieldOwner(owner), withAuth(basic("p")))
+				c.byOlderAgentAs(client.FieldOwner(owner), systems.WithAuth(systems.Basic("p")))
 				var got ending
-				for _, credential := range []director.Credential{basic("p2"), oauth, basic("p3")} {
-					bring(c, withAuth(credential))
+				for _, credential := range []director.Credential{systems.Basic("p2"), oauth, systems.Basic("p3")} {
+					bring(c, systems.WithAuth(credential))
 					got.Data = append(got.Data, c.data(shopSecret))
 				}
 				got.Labels, got.Owners = c.secret(shopSecret).Labels, ownersOfData(t, c.secret(shopSecret))
@@ -111,19 +132,19 @@ func TestASecretOfAnOlderAgentEndsAsIfItsOwnershipHadBeenUpgraded(t *testing.T) 
 }
 
 func TestAnApplicationOfAnOlderAgentBecomesWhatANewOneIs(t *testing.T) {
-	before := described()
+	before := systems.Described()
 	before.Description, before.ProviderName, before.Labels = "of before", "", nil
-	before.Bundles[0].AuthRequestSchema = ptr(`{"type":"object"}`)
+	before.Bundles[0].AuthRequestSchema = new(`{"type":"object"}`)
 	second := before.Bundles[0]
-	second.ID, second.Name = bundle2, "Bundle Two"
+	second.ID, second.Name = systems.Bundle2, "Bundle Two"
 	before.Bundles = append(before.Bundles, second)
-	for _, owner := range []string{FieldOwner, "app"} {
+	for _, owner := range []string{apply.FieldOwner, "app"} {
 		t.Run("written by "+owner, func(t *testing.T) {
 			c := newCluster(t)
 			c.byOlderAgentAs(client.FieldOwner(owner), before)
-			c.sync(whole(shop()))
+			c.sync(systems.Whole(systems.Shop()))
 			app := c.application("mp-shop")
-			want := mapApplication("mp-shop", shop(), nil, gateway, false).application
+			want := wanted(systems.Shop()).Wanted
 			if diff := cmp.Diff(want.Spec, app.Spec); diff != "" {
 				t.Errorf("of a new one (-), of the older agent's (+):\n%s", diff)
 			}
@@ -133,7 +154,7 @@ func TestAnApplicationOfAnOlderAgentBecomesWhatANewOneIs(t *testing.T) {
 			if diff := cmp.Diff([]string{shopSecret, shopParameters}, c.secretNames()); diff != "" {
 				t.Error(diff)
 			}
-			if _, writes := c.sync(whole(shop())); len(writes) != 0 {
+			if _, writes := c.sync(systems.Whole(systems.Shop())); len(writes) != 0 {
 				t.Errorf("a quiet sync writes %v", writes)
 			}
 		})

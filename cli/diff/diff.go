@@ -18,7 +18,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/application-connector/application-connector/agent"
-	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	"github.com/application-connector/application-connector/cli/kubeconfig"
 	"github.com/application-connector/application-connector/cli/terminal"
 )
@@ -69,7 +69,7 @@ type Options struct {
 	// Getenv gives the agent's variables.
 	Getenv func(string) string
 	// Preview computes the plan: agent.Preview, but in tests.
-	Preview func(context.Context, agent.Options) (sync.Plan, error)
+	Preview func(context.Context, agent.Options) (plan.Plan, error)
 }
 
 // NewOptions are the defaults.
@@ -118,31 +118,31 @@ func (o *Options) Run(ctx context.Context) error {
 	if settings.Kubernetes.Timeout == 0 {
 		settings.Kubernetes.Timeout = readTimeout
 	}
-	plan, err := o.Preview(ctx, settings)
+	p, err := o.Preview(ctx, settings)
 	if err != nil {
 		return trouble("the next sync cannot be foretold: %w", err)
 	}
-	if err := o.print(plan); err != nil {
+	if err := o.print(p); err != nil {
 		return &Error{exitTrouble, err}
 	}
-	if plan.Idle() && len(plan.Failures) == 0 && plan.Kept == 0 && plan.Incomplete == "" {
+	if p.Idle() && len(p.Failures) == 0 && p.Kept == 0 && p.Incomplete == "" {
 		return nil
 	}
 	return &Error{exitDifferent, errors.New("the cluster differs from what Compass says")}
 }
 
-func (o *Options) print(plan sync.Plan) error {
+func (o *Options) print(p plan.Plan) error {
 	if o.Output == formatJSON {
-		text, err := json.MarshalIndent(plan, "", "  ")
+		text, err := json.MarshalIndent(p, "", "  ")
 		if err != nil {
 			return err
 		}
 		_, err = fmt.Fprintf(o.Out, "%s\n", text)
 		return err
 	}
-	text := plan.String()
+	text := p.String()
 	if text == "" {
-		text = fmt.Sprintf("nothing to do: %d systems are in the cluster as Compass says\n", plan.Total)
+		text = fmt.Sprintf("nothing to do: %d systems are in the cluster as Compass says\n", p.Total)
 	}
 	for line := range strings.Lines(text) {
 		// Much of it was written outside of the cluster.

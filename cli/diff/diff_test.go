@@ -14,7 +14,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 
 	"github.com/application-connector/application-connector/agent"
-	"github.com/application-connector/application-connector/agent/sync"
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	"github.com/application-connector/application-connector/cli/diff"
 	"github.com/application-connector/application-connector/secret"
 )
@@ -22,18 +22,18 @@ import (
 const kubeconfig = `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
  "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}]}`
 
-var changed = sync.Plan{
+var changed = plan.Plan{
 	Total: 3,
-	Steps: []sync.Step{
-		{Action: sync.Keep, Name: "mp-quiet", ID: "0", System: "Quiet"},
-		{Action: sync.Update, Name: "mp-shop", ID: "1", System: "Shop", Changes: []string{"spec.description"}, Secrets: []sync.SecretStep{
-			{Action: sync.Create, Name: "mp-shop-b", Data: map[string]secret.Value{"password": "hush"}},
+	Steps: []plan.Step{
+		{Action: plan.Keep, Name: "mp-quiet", ID: "0", System: "Quiet"},
+		{Action: plan.Update, Name: "mp-shop", ID: "1", System: "Shop", Changes: []string{"spec.description"}, Secrets: []plan.SecretStep{
+			{Action: plan.Create, Name: "mp-shop-b", Data: map[string]secret.Value{"password": "hush"}},
 		}},
 	},
-	Failures: []sync.Failure{{ID: "2", System: "B\x1b[31mad", Reason: "InvalidName", Message: "cannot be"}},
+	Failures: []plan.Failure{{ID: "2", System: "B\x1b[31mad", Reason: "InvalidName", Message: "cannot be"}},
 }
 
-func run(t *testing.T, plan sync.Plan, err error, env map[string]string, args ...string) (seen agent.Options, out string, failure error) {
+func run(t *testing.T, p plan.Plan, err error, env map[string]string, args ...string) (seen agent.Options, out string, failure error) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "kubeconfig")
 	if err := os.WriteFile(path, []byte(kubeconfig), 0o600); err != nil {
@@ -42,9 +42,9 @@ func run(t *testing.T, plan sync.Plan, err error, env map[string]string, args ..
 	var stdout bytes.Buffer
 	o := diff.NewOptions(genericiooptions.IOStreams{In: strings.NewReader(""), Out: &stdout, ErrOut: &stdout})
 	o.Getenv = func(name string) string { return env[name] }
-	o.Preview = func(_ context.Context, options agent.Options) (sync.Plan, error) {
+	o.Preview = func(_ context.Context, options agent.Options) (plan.Plan, error) {
 		seen = options
-		return plan, err
+		return p, err
 	}
 	cmd := o.Command()
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
@@ -66,18 +66,18 @@ func code(err error) int {
 
 func TestTheExitCodeSaysWhetherTheNextSyncChangesAnything(t *testing.T) {
 	for name, test := range map[string]struct {
-		plan sync.Plan
+		plan plan.Plan
 		err  error
 		env  map[string]string
 		args []string
 		code int
 		says string
 	}{
-		"nothing to do":          {plan: sync.Plan{Total: 2}, code: 0, says: "nothing to do: 2 systems are in the cluster as Compass says\n"},
+		"nothing to do":          {plan: plan.Plan{Total: 2}, code: 0, says: "nothing to do: 2 systems are in the cluster as Compass says\n"},
 		"something to do":        {plan: changed, code: 1, says: "update application mp-shop (spec.description)\n  create secret mp-shop-b\nfail B"},
-		"only a failure":         {plan: sync.Plan{Failures: changed.Failures}, code: 1, says: "InvalidName"},
-		"only what is kept":      {plan: sync.Plan{Kept: 1, PruneBlocked: "too many"}, code: 1, says: "keep 1 applications: too many\n"},
-		"an incomplete answer":   {plan: sync.Plan{Total: 2, Incomplete: "page 2"}, code: 1, says: "incomplete: the answer of Compass was not whole, so nothing would be deleted; Compass: page 2\n"},
+		"only a failure":         {plan: plan.Plan{Failures: changed.Failures}, code: 1, says: "InvalidName"},
+		"only what is kept":      {plan: plan.Plan{Kept: 1, PruneBlocked: "too many"}, code: 1, says: "keep 1 applications: too many\n"},
+		"an incomplete answer":   {plan: plan.Plan{Total: 2, Incomplete: "page 2"}, code: 1, says: "incomplete: the answer of Compass was not whole, so nothing would be deleted; Compass: page 2\n"},
 		"Compass cannot be read": {err: errors.New("no answer"), code: 2},
 		"a wrong variable":       {env: map[string]string{"APP_PRUNE_GUARD_COUNT": "x"}, code: 2},
 		"a wrong format":         {args: []string{"-o", "yaml"}, code: 2},
@@ -118,8 +118,8 @@ func TestJSONHoldsWhatAndWhyAndNoSecret(t *testing.T) {
 }
 
 func TestTheAgentsVariablesCount(t *testing.T) {
-	seen, _, _ := run(t, sync.Plan{}, nil, map[string]string{"APP_INTEGRATION_NAMESPACE": "other"})
-	if seen.IntegrationNamespace != "other" || seen.Guard.Count != sync.DefaultGuardCount || seen.Kubernetes == nil || seen.Kubernetes.Host != "https://127.0.0.1:1" {
+	seen, _, _ := run(t, plan.Plan{}, nil, map[string]string{"APP_INTEGRATION_NAMESPACE": "other"})
+	if seen.IntegrationNamespace != "other" || seen.Guard.Count != plan.DefaultGuardCount || seen.Kubernetes == nil || seen.Kubernetes.Host != "https://127.0.0.1:1" {
 		t.Errorf("options %+v", seen)
 	}
 }

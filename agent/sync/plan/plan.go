@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"fmt"
@@ -71,11 +71,11 @@ type Step struct {
 	Synchronized, CredentialsReady Verdict
 }
 
-// idle says that everything but the status stays as it is.
-func (s *Step) idle() bool { return s.Action == Keep && len(s.Secrets) == 0 }
+// Idle says that everything but the status stays as it is.
+func (s *Step) Idle() bool { return s.Action == Keep && len(s.Secrets) == 0 }
 
-// differences names what is changed by the step, without values.
-func (s *Step) differences() string {
+// Differences names what is changed by the step, without values.
+func (s *Step) Differences() string {
 	all := slices.Clone(s.Changes)
 	for _, secret := range s.Secrets {
 		all = append(all, fmt.Sprintf("%s secret %s%s", secret.Action, secret.Name, because(secret.Changes)))
@@ -103,7 +103,8 @@ type Failure struct {
 	ID, System, Reason, Message string
 }
 
-func (f Failure) told() compassv1alpha1.FailedApplication {
+// Told is the failure as a status names it.
+func (f Failure) Told() compassv1alpha1.FailedApplication {
 	return compassv1alpha1.FailedApplication{ID: f.ID, Name: f.System, Reason: f.Reason, Message: f.Message}
 }
 
@@ -127,9 +128,9 @@ type Plan struct {
 	Absences Absences
 }
 
-// NewPlan computes what has to be done so that the cluster holds what the snapshot says. It is a pure function of its
+// New computes what has to be done so that the cluster holds what the snapshot says. It is a pure function of its
 // arguments. Absences is that of the plan before, or nil.
-func NewPlan(snap director.Snapshot, observed Observed, settings Settings, absences Absences) Plan {
+func New(snap director.Snapshot, observed Observed, settings Settings, absences Absences) Plan {
 	p := planner{
 		settings: settings,
 		byName:   map[string]*v1alpha1.Application{},
@@ -157,7 +158,7 @@ func NewPlan(snap director.Snapshot, observed Observed, settings Settings, absen
 	slices.SortStableFunc(applications, func(a, b director.Application) int { return strings.Compare(a.ID, b.ID) })
 	var failures []Failure
 	for _, app := range applications {
-		if failure := p.application(app, applicationName(app.Name, snap.RuntimeLabels)); failure != nil {
+		if failure := p.application(app, ApplicationName(app.Name, snap.RuntimeLabels)); failure != nil {
 			failures = append(failures, *failure)
 		}
 	}
@@ -166,7 +167,7 @@ func NewPlan(snap director.Snapshot, observed Observed, settings Settings, absen
 	}
 	// What fails comes last, so that it takes no name from what does not.
 	for _, failure := range failures {
-		p.fail(failure, applicationName(failure.System, snap.RuntimeLabels))
+		p.fail(failure, ApplicationName(failure.System, snap.RuntimeLabels))
 	}
 	p.prune(snap, absences)
 
@@ -258,6 +259,14 @@ func (p *planner) application(app director.Application, name string) *Failure {
 	return nil
 }
 
+// Taken says why a Create step may not write an Application of its name that is there after all; empty if it may.
+func (s *Step) Taken(app *v1alpha1.Application) string {
+	if adoptable(app, s.ID) {
+		return ""
+	}
+	return nameTaken(s.Name)
+}
+
 func nameTaken(name string) string {
 	return fmt.Sprintf("there is an Application %q that does not come from Compass; rename or delete one of the two", name)
 }
@@ -298,7 +307,7 @@ func adoptable(app *v1alpha1.Application, id string) bool {
 func (p Plan) String() string {
 	var b strings.Builder
 	for _, step := range p.Steps {
-		if step.idle() {
+		if step.Idle() {
 			continue
 		}
 		fmt.Fprintf(&b, "%s application %s%s\n", step.Action, step.Name, because(step.Changes))

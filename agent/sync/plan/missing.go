@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"slices"
@@ -10,7 +10,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 )
 
-// Bounds of Result.Missing.
+// Bounds of Plan.Missing.
 const (
 	// maxMissingNames is how many names each entry has.
 	maxMissingNames = 50
@@ -18,7 +18,7 @@ const (
 	maxMissing = 10
 )
 
-// missing tells of the Applications that are kept, for Syncer.Recall. What it leaves out for the sake of its bounds makes a
+// missing tells of the Applications that are kept, for Recall. What it leaves out for the sake of its bounds makes a
 // deletion later, never sooner.
 func missing(kept []*v1alpha1.Application, absences Absences) []compassv1alpha1.MissingApplications {
 	var all []compassv1alpha1.MissingApplications
@@ -51,16 +51,9 @@ func missing(kept []*v1alpha1.Application, absences Absences) []compassv1alpha1.
 	return all
 }
 
-// Recall gives a Syncer what another one remembered, as the last Result of that told. It counts for the next Plan or Sync.
-func (s *Syncer) Recall(missing []compassv1alpha1.MissingApplications) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.recalled = missing
-}
-
-// recall makes Absences of what was told. An Application that is known to be missing and is not named is among those that an
+// Recall makes Absences of what a Plan told as its Missing, when its Absences are gone. An Application that is known to be missing and is not named is among those that an
 // entry had no room for: of these the one that is missing for the shortest time counts.
-func recall(told []compassv1alpha1.MissingApplications, applications []v1alpha1.Application) Absences {
+func Recall(told []compassv1alpha1.MissingApplications, applications []v1alpha1.Application) Absences {
 	named := map[string]Absence{}
 	var unnamed *Absence
 	for _, m := range told {

@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"encoding/json"
@@ -11,40 +11,18 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"sigs.k8s.io/yaml"
 
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 	"github.com/application-connector/application-connector/secret"
-)
-
-const (
-	gateway = "http://central-application-gateway.kyma-system.svc.cluster.local:8082"
-	bundle1 = "11111111-1111-1111-1111-111111111111"
-	bundle2 = "22222222-2222-2222-2222-222222222222"
 )
 
 var credentialValues = cmp.Transformer("reveal", func(v secret.Value) string { return v.Reveal() })
 
 func ptr(s string) *string { return &s }
 
-// shop is the system of the examples.
-func shop() director.Application {
-	return director.Application{
-		ID: "5b0d0000-0000-0000-0000-000000000000", Name: "mp-shop", AuthIDs: []string{"2f6c0000-0000-0000-0000-000000000000"},
-		Bundles: []director.Bundle{{
-			ID: bundle1, Name: "Bundle One",
-			Auth: &director.Auth{
-				Credential: director.OAuth{ClientID: "c", ClientSecret: "s", URL: "https://idp/token"},
-				Headers:    map[string][]string{"h1": {"v1"}},
-				CSRF:       &director.CSRF{TokenEndpointURL: "https://shop/csrf"},
-			},
-			APIs:   []director.API{{ID: "a1", Name: "Orders API", TargetURL: "https://shop/orders"}},
-			Events: []director.Event{{ID: "e1", Name: "order.created"}},
-		}},
-	}
-}
-
 func TestASystemBecomesTheApplicationOfTheDocumentedExample(t *testing.T) {
-	w := mapApplication("mp-shop", shop(), nil, gateway, false)
+	w := mapApplication("mp-shop", systems.Shop(), nil, systems.Gateway, false)
 	got := toJSON(t, w.application)
 	text, err := os.ReadFile("testdata/shop.yaml")
 	if err != nil {
@@ -58,8 +36,8 @@ func TestASystemBecomesTheApplicationOfTheDocumentedExample(t *testing.T) {
 		t.Errorf("want (-), got (+):\n%s", diff)
 	}
 	wantSecrets := map[string]wantedSecret{
-		"mp-shop-" + bundle1:        {bundle1, map[string]secret.Value{"clientId": "c", "clientSecret": "s"}},
-		"params-mp-shop-" + bundle1: {bundle1, map[string]secret.Value{"headers": `{"h1":["v1"]}`}},
+		"mp-shop-" + systems.Bundle1:        {systems.Bundle1, map[string]secret.Value{"clientId": "c", "clientSecret": "s"}},
+		"params-mp-shop-" + systems.Bundle1: {systems.Bundle1, map[string]secret.Value{"headers": `{"h1":["v1"]}`}},
 	}
 	if diff := cmp.Diff(wantSecrets, w.secrets, cmp.AllowUnexported(wantedSecret{}), credentialValues); diff != "" {
 		t.Error(diff)
@@ -67,7 +45,7 @@ func TestASystemBecomesTheApplicationOfTheDocumentedExample(t *testing.T) {
 }
 
 func TestASystemWithoutBundlesHasTheDefaults(t *testing.T) {
-	w := mapApplication("mp-empty", director.Application{ID: "id", Name: "Empty"}, nil, gateway, true)
+	w := mapApplication("mp-empty", director.Application{ID: "id", Name: "Empty"}, nil, systems.Gateway, true)
 	want := `{"apiVersion":"applicationconnector.kyma-project.io/v1alpha1","kind":"Application",` +
 		`"metadata":{"name":"mp-empty","labels":{"applicationconnector.kyma-project.io/managed-by":"compass-runtime-agent"}},` +
 		`"spec":{"description":"Description not provided","skipVerify":true,"encodeUrl":false,"labels":{"connected-app":"mp-empty"},"displayName":"","providerDisplayName":"","longDescription":"",` +
@@ -114,11 +92,11 @@ func indent(t *testing.T, text []byte) string {
 }
 
 func TestEveryKindOfCredentials(t *testing.T) {
-	chain, key := keyPair(t)
-	_, otherKey := keyPair(t)
+	chain, key := systems.KeyPair(t)
+	_, otherKey := systems.KeyPair(t)
 	csrf := &director.CSRF{TokenEndpointURL: "https://t/csrf"}
 	csrfInfo := &v1alpha1.CSRFInfo{TokenEndpointURL: "https://t/csrf"}
-	name := "mp-shop-" + bundle1
+	name := "mp-shop-" + systems.Bundle1
 	for _, test := range []struct {
 		name    string
 		auth    *director.Auth
@@ -195,7 +173,7 @@ func TestEveryKindOfCredentials(t *testing.T) {
 		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			bundle := director.Bundle{ID: bundle1, Name: "b", Auth: test.auth, AuthPending: test.pending}
+			bundle := director.Bundle{ID: systems.Bundle1, Name: "b", Auth: test.auth, AuthPending: test.pending}
 			got := bundleAccess("mp-shop", bundle, test.former)
 			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(access{}), credentialValues); diff != "" {
 				t.Errorf("want (-), got (+):\n%s", diff)
@@ -205,20 +183,20 @@ func TestEveryKindOfCredentials(t *testing.T) {
 }
 
 func TestABundleWithoutAPIsGetsNoSecret(t *testing.T) {
-	app := shop()
+	app := systems.Shop()
 	app.Bundles[0].APIs = nil
-	if w := mapApplication("mp-shop", app, nil, gateway, false); len(w.secrets) != 0 || w.credentialReady.Reason != ReasonNoCredentials {
+	if w := mapApplication("mp-shop", app, nil, systems.Gateway, false); len(w.secrets) != 0 || w.credentialReady.Reason != ReasonNoCredentials {
 		t.Errorf("secrets %v, credentials %v", sortedKeys(w.secrets), w.credentialReady)
 	}
 }
 
 func TestALongAPINameIsCutInTheURLAndNowhereElse(t *testing.T) {
-	app := shop()
+	app := systems.Shop()
 	long := "API " + string(make95())
 	app.Bundles[0].APIs[0].Name = long
 	app.Bundles[0].AuthRequestSchema = ptr(`{"type":"object"}`)
-	service := mapApplication("mp-shop", app, nil, gateway, false).application.Spec.Services[0]
-	if got, want := service.Entries[0].CentralGatewayURL, gateway+"/mp-shop/bundle-one/api-"+string(make95()[:53]); got != want {
+	service := mapApplication("mp-shop", app, nil, systems.Gateway, false).application.Spec.Services[0]
+	if got, want := service.Entries[0].CentralGatewayURL, systems.Gateway+"/mp-shop/bundle-one/api-"+string(make95()[:53]); got != want {
 		t.Errorf("URL %q, want %q", got, want)
 	}
 	if service.Entries[0].Name != long || *service.AuthCreateParameterSchema != `{"type":"object"}` {
@@ -235,7 +213,7 @@ func make95() []byte {
 }
 
 func FuzzSplitPEM(f *testing.F) {
-	chain, key := keyPair(f)
+	chain, key := systems.KeyPair(f)
 	for _, seed := range []string{"", "text", chain, key, chain + key, "notBefore=x\n" + chain + chain + key + key, "-----BEGIN PRIVATE KEY-----", "-----BEGIN CERTIFICATE-----\n-----END CERTIFICATE-----\n"} {
 		f.Add(seed)
 	}

@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"strings"
@@ -39,7 +39,7 @@ func TestOnlyTheTextTrueSaysThatDirectorNormalizes(t *testing.T) {
 		{map[string]any{"isNormalized": "false"}, "mp-mp-foo-12a"},
 		{map[string]any{"isNormalized": []any{"true"}}, "mp-mp-foo-12a"},
 	} {
-		if got := applicationName("mp-foo-12A", test.labels); got != test.want {
+		if got := ApplicationName("mp-foo-12A", test.labels); got != test.want {
 			t.Errorf("with labels %v the name is %q, want %q", test.labels, got, test.want)
 		}
 	}

@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import "encoding/json"
 
@@ -38,7 +38,7 @@ type printedFailure struct {
 func (p Plan) MarshalJSON() ([]byte, error) {
 	out := printedPlan{Total: p.Total, Kept: p.Kept, PruneBlocked: p.PruneBlocked, Incomplete: p.Incomplete, Changes: []printedStep{}, Failures: []printedFailure{}}
 	for _, step := range p.Steps {
-		if step.idle() {
+		if step.Idle() {
 			continue
 		}
 		printed := printedStep{Action: step.Action, Application: step.Name, ID: step.ID, System: step.System, Why: step.Changes}
@@ -56,7 +56,7 @@ func (p Plan) MarshalJSON() ([]byte, error) {
 // Idle says that the plan changes neither an Application nor a Secret. Conditions may change all the same.
 func (p Plan) Idle() bool {
 	for i := range p.Steps {
-		if !p.Steps[i].idle() {
+		if !p.Steps[i].Idle() {
 			return false
 		}
 	}

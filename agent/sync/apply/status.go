@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -11,33 +11,42 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
-// eventAction is what events say was being done.
-const eventAction = "Sync"
+// EventAction is what events say was being done.
+const EventAction = "Sync"
 
 // maxNote is the longest note in bytes that the API server takes.
 const maxNote = 1024
 
+// Note cuts a text to what an event may hold.
+func Note(text string) string {
+	if len(text) > maxNote {
+		text = text[:maxNote]
+	}
+	return strings.ToValidUTF8(text, "")
+}
+
 // status writes the agent's two conditions, if they differ from what is there. The gateway's stays the gateway's: each
 // writer applies its own.
-func (a *applier) status(ctx context.Context, app *written, synchronized, credentials Verdict) error {
+func (a *applier) status(ctx context.Context, app *written, synchronized, credentials plan.Verdict) error {
 	var conditions []metav1.Condition
 	changed := app.status.ObservedGeneration != app.generation
 	for _, c := range []struct {
 		kind    string
-		verdict Verdict
+		verdict plan.Verdict
 	}{
 		{v1alpha1.ConditionSynchronized, synchronized},
 		{v1alpha1.ConditionCredentialsReady, credentials},
 	} {
 		before := meta.FindStatusCondition(app.status.Conditions, c.kind)
-		if c.verdict == (Verdict{}) {
+		if c.verdict == (plan.Verdict{}) {
 			if before == nil {
 				continue
 			}
-			c.verdict = Verdict{before.Status, before.Reason, before.Message}
+			c.verdict = plan.Verdict{Status: before.Status, Reason: before.Reason, Message: before.Message}
 		}
 		now := metav1.Condition{
 			Type: c.kind, Status: c.verdict.Status, Reason: c.verdict.Reason, Message: c.verdict.Message,
@@ -94,5 +103,5 @@ func (a *applier) event(app *written, before *metav1.Condition, now metav1.Condi
 		}
 		kind = corev1.EventTypeNormal
 	}
-	a.recorder.Eventf(app.object, nil, kind, now.Reason, eventAction, "%s", strings.ToValidUTF8(cut(now.Message, maxNote), ""))
+	a.recorder.Eventf(app.object, nil, kind, now.Reason, EventAction, "%s", Note(now.Message))
 }

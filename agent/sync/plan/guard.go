@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"fmt"
@@ -68,7 +68,7 @@ type Absence struct {
 	Held bool
 }
 
-// Absences are the Applications that are missing. They live in memory; what Result.Missing tells of them outlives it. That a
+// Absences are the Applications that are missing. They live in memory; what Plan.Missing tells of them outlives it. That a
 // loss was large is told by the Application's status, too.
 type Absences map[types.UID]Absence
 
@@ -100,7 +100,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	}
 	if !snap.Complete {
 		p.plan.Kept = len(absent)
-		p.plan.PruneBlocked = fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", names(absent), snap.Incomplete)
+		p.plan.PruneBlocked = fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", Names(absent), snap.Incomplete)
 		return
 	}
 
@@ -144,7 +144,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 		p.plan.PruneBlocked = fmt.Sprintf("%d of %d Applications are no longer in Compass, which is too many to believe at once; they are deleted when %d complete answers in a row miss them (%d so far), not before %s; if the systems are really gone and you do not want to wait, ",
 			len(keep), all, guard.Confirmations, fewest, latest.UTC().Format(time.RFC3339))
 	}
-	p.plan.PruneBlocked += fmt.Sprintf("run kubectl annotate applications NAME... %s=%s; kept: %s", v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed, names(keep))
+	p.plan.PruneBlocked += fmt.Sprintf("run kubectl annotate applications NAME... %s=%s; kept: %s", v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed, Names(keep))
 	for _, app := range keep {
 		p.plan.Steps = append(p.plan.Steps, Step{
 			Action: Keep, Name: app.Name, ID: app.Spec.CompassMetadata.ApplicationID, System: app.Name, Observed: app,
@@ -164,7 +164,8 @@ func pendingDeletion(app *v1alpha1.Application) bool {
 	return c != nil && c.Reason == ReasonPendingDeletion
 }
 
-func names(apps []*v1alpha1.Application) string {
+// Names of Applications, of the first ten by name.
+func Names(apps []*v1alpha1.Application) string {
 	var all []string
 	for _, app := range apps {
 		all = append(all, app.Name)

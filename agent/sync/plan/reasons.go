@@ -1,4 +1,4 @@
-package sync
+package plan
 
 // Reasons of the condition Synchronized, and of failures.
 const (

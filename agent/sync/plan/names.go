@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"crypto/sha1" //nolint:gosec // part of a naming scheme that clusters already hold, no protection
@@ -29,9 +29,9 @@ var (
 	notAtEnd     = regexp.MustCompile(`[^A-Za-z0-9]+$`)
 )
 
-// applicationName is the name under which a system stands in the cluster. Director derives the URL for the system's
+// ApplicationName is the name under which a system stands in the cluster. Director derives the URL for the system's
 // events by the same algorithm, so another name would cut the system off.
-func applicationName(name string, runtimeLabels map[string]any) string {
+func ApplicationName(name string, runtimeLabels map[string]any) string {
 	if runtimeLabels[normalizedLabel] == "true" {
 		return name
 	}
@@ -76,6 +76,11 @@ func credentialsSecretName(application, bundleID string) string {
 
 func parametersSecretName(application, bundleID string) string {
 	return cut(parametersPrefix+application, secretPrefixLength) + "-" + bundleID
+}
+
+// SecretNames are the names of the Secrets that a bundle of an Application may have.
+func SecretNames(application, bundleID string) []string {
+	return []string{credentialsSecretName(application, bundleID), parametersSecretName(application, bundleID)}
 }
 
 // labelValue cuts an Application's name, which may have 253 bytes, to what a label may hold.

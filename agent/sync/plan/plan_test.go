@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"fmt"
@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/application-connector/application-connector/agent/sync/internal/systems"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/graphql/director"
 	"github.com/application-connector/application-connector/secret"
@@ -20,23 +21,22 @@ import (
 // inPlace is an Application as a sync leaves it, with the Secrets it owns.
 func inPlace(system director.Application) (v1alpha1.Application, []corev1.Secret) {
 	name := normalizeApplicationName(system.Name)
-	w := mapApplication(name, system, nil, gateway, false)
+	w := mapApplication(name, system, nil, systems.Gateway, false)
 	app := w.application.DeepCopy()
 	app.UID = types.UID("uid-" + name)
 	var secrets []corev1.Secret
 	for _, secretName := range sortedKeys(w.secrets) {
-		step := SecretStep{Name: secretName, BundleID: w.secrets[secretName].bundleID, Data: w.secrets[secretName].data}
-		secrets = append(secrets, *newSecret("ns", &written{name: name, uid: app.UID}, step))
+		step := SecretStep{BundleID: w.secrets[secretName].bundleID}
+		s := corev1.Secret{ObjectMeta: metav1.ObjectMeta{
+			Name: secretName, Namespace: "ns", Labels: step.Labels(name),
+			OwnerReferences: []metav1.OwnerReference{{APIVersion: "applicationconnector.kyma-project.io/v1alpha1", Kind: "Application", Name: name, UID: app.UID}},
+		}, Data: map[string][]byte{}}
+		for key, value := range w.secrets[secretName].data {
+			s.Data[key] = []byte(value.Reveal())
+		}
+		secrets = append(secrets, s)
 	}
 	return *app, secrets
-}
-
-func systems(n int) []director.Application {
-	var all []director.Application
-	for i := range n {
-		all = append(all, director.Application{ID: fmt.Sprintf("id-%02d", i), Name: fmt.Sprintf("mp-app-%02d", i)})
-	}
-	return all
 }
 
 func observe(all []director.Application) Observed {
@@ -48,17 +48,13 @@ func observe(all []director.Application) Observed {
 	return o
 }
 
-var settings = Settings{Namespace: "ns", GatewayURL: gateway, Now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
-
-func whole(all ...director.Application) director.Snapshot {
-	return director.Snapshot{Applications: all, Complete: true}
-}
+var settings = Settings{Namespace: "ns", GatewayURL: systems.Gateway, Now: time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)}
 
 func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 	basic := func(user, password string) *director.Auth {
 		return &director.Auth{Credential: director.Basic{Username: user, Password: secret.Value("canary-" + password)}}
 	}
-	base := shop()
+	base := systems.Shop()
 	base.Bundles[0].Auth = basic("u", "one")
 	for _, test := range []struct {
 		name   string
@@ -70,24 +66,24 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 		{
 			name:   "another password",
 			change: func(app *director.Application) { app.Bundles[0].Auth = basic("u", "two") },
-			want:   "keep application mp-shop\n  update secret mp-shop-" + bundle1 + " (data.password)\n",
+			want:   "keep application mp-shop\n  update secret mp-shop-" + systems.Bundle1 + " (data.password)\n",
 		},
 		{
 			name: "OAuth instead of Basic",
 			change: func(app *director.Application) {
 				app.Bundles[0].Auth = &director.Auth{Credential: director.OAuth{ClientID: "c", ClientSecret: "canary", URL: "https://i/t"}}
 			},
-			want: "update application mp-shop (spec.services)\n  update secret mp-shop-" + bundle1 + " (data.clientId, data.clientSecret, data.password, data.username)\n",
+			want: "update application mp-shop (spec.services)\n  update secret mp-shop-" + systems.Bundle1 + " (data.clientId, data.clientSecret, data.password, data.username)\n",
 		},
 		{
 			name:   "no credentials any more",
 			change: func(app *director.Application) { app.Bundles[0].Auth = nil },
-			want:   "update application mp-shop (spec.services)\n  delete secret mp-shop-" + bundle1 + " (no API needs it)\n",
+			want:   "update application mp-shop (spec.services)\n  delete secret mp-shop-" + systems.Bundle1 + " (no API needs it)\n",
 		},
 		{
 			name:   "a new header",
 			change: func(app *director.Application) { app.Bundles[0].Auth.Headers = map[string][]string{"h": {"canary"}} },
-			want:   "update application mp-shop (spec.services)\n  create secret params-mp-shop-" + bundle1 + "\n",
+			want:   "update application mp-shop (spec.services)\n  create secret params-mp-shop-" + systems.Bundle1 + "\n",
 		},
 		{
 			name:   "another description",
@@ -111,17 +107,17 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 			name:   "a Secret that somebody deleted",
 			also:   func(o *Observed) { o.Secrets = nil },
 			change: func(*director.Application) {},
-			want:   "keep application mp-shop\n  create secret mp-shop-" + bundle1 + "\n",
+			want:   "keep application mp-shop\n  create secret mp-shop-" + systems.Bundle1 + "\n",
 		},
 		{
 			name: "a Secret left over by a former Application of that name",
 			also: func(o *Observed) { o.Secrets[0].OwnerReferences[0].UID = "before" },
-			want: "keep application mp-shop\n  replace secret mp-shop-" + bundle1 + " (its Application is gone)\n",
+			want: "keep application mp-shop\n  replace secret mp-shop-" + systems.Bundle1 + " (its Application is gone)\n",
 		},
 		{
 			name: "a Secret that is somebody else's",
 			also: func(o *Observed) { o.Secrets[0].OwnerReferences = nil },
-			want: "fail mp-shop (" + base.ID + "): SecretTaken: " + secretTaken("ns", "mp-shop-"+bundle1, "mp-shop") + "\n",
+			want: "fail mp-shop (" + base.ID + "): SecretTaken: " + secretTaken("ns", "mp-shop-"+systems.Bundle1, "mp-shop") + "\n",
 		},
 		{
 			name:   "pending credentials",
@@ -151,12 +147,12 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 			if test.also != nil {
 				test.also(&observed)
 			}
-			app := shop()
+			app := systems.Shop()
 			app.Bundles[0].Auth = basic("u", "one")
 			if test.change != nil {
 				test.change(&app)
 			}
-			plan := NewPlan(whole(app), observed, settings, nil)
+			plan := New(systems.Whole(app), observed, settings, nil)
 			if diff := cmp.Diff(test.want, plan.String()); diff != "" {
 				t.Errorf("want (-), got (+):\n%s", diff)
 			}
@@ -168,7 +164,7 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 }
 
 func TestABadSystemIsReportedAndKeepsItsApplication(t *testing.T) {
-	good := systems(2)
+	good := systems.Some(2)
 	long := director.Application{ID: "id-long", Name: strings.Repeat("a", 300)}
 	before := observe([]director.Application{good[0], good[1], {ID: "id-long", Name: "mp-long"}, {ID: "id-bad", Name: "mp-bad"}, {ID: "id-dup", Name: "mp-dup"}})
 	byHand := v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: "mp-by-hand", UID: "by-hand"}}
@@ -177,13 +173,13 @@ func TestABadSystemIsReportedAndKeepsItsApplication(t *testing.T) {
 	badBundle := director.Application{ID: "id-bundle", Name: "mp-bundle", Bundles: []director.Bundle{
 		{ID: "b/1", Name: "B", Auth: &director.Auth{Credential: director.Basic{Username: "u", Password: "p"}}, APIs: []director.API{{ID: "a", TargetURL: "https://a"}}}}}
 
-	snap := whole(good[0], good[1], long, noTarget, badBundle,
+	snap := systems.Whole(good[0], good[1], long, noTarget, badBundle,
 		director.Application{ID: "id-dup", Name: "mp-app-01"},
 		director.Application{ID: "id-hand", Name: "mp-by-hand"},
 		director.Application{ID: "", Name: "mp-no-id"},
 	)
 	snap.Invalid = []director.InvalidApplication{{ID: "id-bad", Name: "mp-bad", Reason: "bundles[0].name: must not be empty"}}
-	plan := NewPlan(snap, before, settings, nil)
+	plan := New(snap, before, settings, nil)
 
 	var failures []string
 	for _, f := range plan.Failures {
@@ -210,9 +206,9 @@ func TestABadSystemIsReportedAndKeepsItsApplication(t *testing.T) {
 
 func TestOfTwoSystemsWithOneNameTheSameOneAlwaysWins(t *testing.T) {
 	a, b := director.Application{ID: "a", Name: "Shop"}, director.Application{ID: "b", Name: "SHOP"}
-	for _, snap := range []director.Snapshot{whole(a, b), whole(b, a)} {
+	for _, snap := range []director.Snapshot{systems.Whole(a, b), systems.Whole(b, a)} {
 		for _, observed := range []Observed{{}, observe([]director.Application{b}), observe([]director.Application{a})} {
-			plan := NewPlan(snap, observed, settings, nil)
+			plan := New(snap, observed, settings, nil)
 			if len(plan.Steps) != 1 || plan.Steps[0].ID != "a" || plan.Steps[0].Action == Delete {
 				t.Errorf("steps: %+v", plan.Steps)
 			}
@@ -224,13 +220,13 @@ func TestOfTwoSystemsWithOneNameTheSameOneAlwaysWins(t *testing.T) {
 }
 
 func TestAPIsWithOneURLAreReported(t *testing.T) {
-	app := shop()
+	app := systems.Shop()
 	second := app.Bundles[0]
-	second.ID, second.Name = bundle2, "bundle one!"
+	second.ID, second.Name = systems.Bundle2, "bundle one!"
 	app.Bundles = append(app.Bundles, second)
-	plan := NewPlan(whole(app), Observed{}, settings, nil)
+	plan := New(systems.Whole(app), Observed{}, settings, nil)
 	want := []Failure{{app.ID, app.Name, ReasonAmbiguousAPIs, "several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: " +
-		gateway + "/mp-shop/bundle-one/orders-api (Bundle One/Orders API, bundle one!/Orders API)"}}
+		systems.Gateway + "/mp-shop/bundle-one/orders-api (Bundle One/Orders API, bundle one!/Orders API)"}}
 	if diff := cmp.Diff(want, plan.Failures); diff != "" {
 		t.Error(diff)
 	}
@@ -275,7 +271,7 @@ func TestALargeLossIsConfirmedBeforeItIsBelieved(t *testing.T) {
 		{name: "an incomplete answer between", had: 12, lost: 7, incompleteSecond: true, deletedIn: 5},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			all := systems(test.had)
+			all := systems.Some(test.had)
 			observed := observe(all)
 			set := settings
 			set.Guard = test.guard
@@ -284,11 +280,11 @@ func TestALargeLossIsConfirmedBeforeItIsBelieved(t *testing.T) {
 			}
 			var absences Absences
 			for n := 1; n <= 10; n++ {
-				snap := whole(all[test.lost:]...)
+				snap := systems.Whole(all[test.lost:]...)
 				if test.incompleteSecond && n == 2 {
 					snap.Complete, snap.Incomplete = false, "page 2 is missing"
 				}
-				plan := NewPlan(snap, observed, set, absences)
+				plan := New(snap, observed, set, absences)
 				absences = plan.Absences
 				set.Now = set.Now.Add(test.every)
 				want := 0
@@ -316,28 +312,28 @@ func annotate(o Observed, value string, names ...string) {
 }
 
 func TestAPersonCanConfirmADeletion(t *testing.T) {
-	all := systems(3)
+	all := systems.Some(3)
 	observed := observe(all)
 	annotate(observed, "true", "mp-app-00", "mp-app-01")
 	annotate(observed, "no", "mp-app-02")
-	plan := NewPlan(whole(), observed, settings, nil)
+	plan := New(systems.Whole(), observed, settings, nil)
 	if diff := cmp.Diff([]string{"mp-app-00", "mp-app-01"}, deleted(plan)); diff != "" || plan.Kept != 1 {
 		t.Errorf("%d kept; deleted: %s", plan.Kept, diff)
 	}
 	// It is no proof: what is in Compass, or may be, stays.
-	if got := deleted(NewPlan(whole(all...), observed, settings, nil)); got != nil {
+	if got := deleted(New(systems.Whole(all...), observed, settings, nil)); got != nil {
 		t.Errorf("deleted: %v", got)
 	}
-	if got := deleted(NewPlan(director.Snapshot{Incomplete: "x"}, observed, settings, nil)); got != nil {
+	if got := deleted(New(director.Snapshot{Incomplete: "x"}, observed, settings, nil)); got != nil {
 		t.Errorf("deleted on an incomplete answer: %v", got)
 	}
 }
 
 // Systems of another formation may make up for those that are lost, by number.
 func TestALargeLossDoesNotBecomeASmallOne(t *testing.T) {
-	all := systems(24)
+	all := systems.Some(24)
 	old := observe(all[:12])
-	plan := NewPlan(whole(all[12:]...), old, settings, nil)
+	plan := New(systems.Whole(all[12:]...), old, settings, nil)
 	if got := deleted(plan); got != nil {
 		t.Fatalf("deleted: %v", got)
 	}
@@ -345,7 +341,7 @@ func TestALargeLossDoesNotBecomeASmallOne(t *testing.T) {
 	set := settings
 	for n := 2; n <= 3; n++ {
 		set.Now = set.Now.Add(time.Minute)
-		plan = NewPlan(whole(all[12:]...), both, set, plan.Absences)
+		plan = New(systems.Whole(all[12:]...), both, set, plan.Absences)
 		if got := deleted(plan); got != nil || plan.Kept != 12 {
 			t.Fatalf("snapshot %d: %d kept, deleted: %v", n, plan.Kept, got)
 		}
@@ -354,18 +350,18 @@ func TestALargeLossDoesNotBecomeASmallOne(t *testing.T) {
 	for i := range both.Applications[:12] {
 		both.Applications[i].Status.Conditions = []metav1.Condition{{Type: v1alpha1.ConditionSynchronized, Status: metav1.ConditionFalse, Reason: ReasonPendingDeletion}}
 	}
-	if got := deleted(NewPlan(whole(all[12:]...), both, set, nil)); got != nil {
+	if got := deleted(New(systems.Whole(all[12:]...), both, set, nil)); got != nil {
 		t.Errorf("deleted after a restart: %v", got)
 	}
 	set.Now = settings.Now.Add(DefaultGuardSpan)
-	if got := deleted(NewPlan(whole(all[12:]...), both, set, plan.Absences)); len(got) != 12 {
+	if got := deleted(New(systems.Whole(all[12:]...), both, set, plan.Absences)); len(got) != 12 {
 		t.Errorf("deleted after an hour: %v", got)
 	}
 }
 
 func TestARenamedSystemIsNoLoss(t *testing.T) {
-	all := systems(1)
-	plan := NewPlan(whole(director.Application{ID: all[0].ID, Name: "mp-new"}), observe(all), settings, nil)
+	all := systems.Some(1)
+	plan := New(systems.Whole(director.Application{ID: all[0].ID, Name: "mp-new"}), observe(all), settings, nil)
 	if diff := cmp.Diff("delete application mp-app-00 (its system has another name now)\ncreate application mp-new\n", plan.String()); diff != "" {
 		t.Error(diff)
 	}
@@ -373,24 +369,24 @@ func TestARenamedSystemIsNoLoss(t *testing.T) {
 
 func TestABlockedDeletionSaysWhyAndWhatToDo(t *testing.T) {
 	const command = "run kubectl annotate applications NAME... applicationconnector.kyma-project.io/confirm-deletion=true; kept: "
-	all := systems(12)
+	all := systems.Some(12)
 	observed := observe(all)
 	for _, test := range []struct {
 		snap director.Snapshot
 		kept int
 		want string
 	}{
-		{whole(), 12, "none of the 12 Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; " +
+		{systems.Whole(), 12, "none of the 12 Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; " +
 			"if the systems are really gone, " + command +
 			"mp-app-00, mp-app-01, mp-app-02, mp-app-03, mp-app-04, mp-app-05, mp-app-06, mp-app-07, mp-app-08, mp-app-09 and 2 more"},
-		{whole(all[7:]...), 7, "7 of 12 Applications are no longer in Compass, which is too many to believe at once; " +
+		{systems.Whole(all[7:]...), 7, "7 of 12 Applications are no longer in Compass, which is too many to believe at once; " +
 			"they are deleted when 3 complete answers in a row miss them (1 so far), not before 2026-01-02T04:04:05Z; " +
 			"if the systems are really gone and you do not want to wait, " + command +
 			"mp-app-00, mp-app-01, mp-app-02, mp-app-03, mp-app-04, mp-app-05, mp-app-06"},
 		{director.Snapshot{Applications: all[1:], Incomplete: "counts differ"}, 1,
 			"the answer of Compass was incomplete, so what it does not name is kept: mp-app-00; Compass: counts differ"},
 	} {
-		plan := NewPlan(test.snap, observed, settings, nil)
+		plan := New(test.snap, observed, settings, nil)
 		if diff := cmp.Diff(test.want, plan.PruneBlocked); diff != "" || plan.Kept != test.kept {
 			t.Errorf("%d kept; %s", plan.Kept, diff)
 		}
@@ -398,13 +394,13 @@ func TestABlockedDeletionSaysWhyAndWhatToDo(t *testing.T) {
 }
 
 func TestOnlyWhatCameFromCompassIsDeleted(t *testing.T) {
-	all := systems(3)
+	all := systems.Some(3)
 	observed := observe(all)
 	observed.Applications[0].Labels = nil
 	observed.Applications[1].Spec.CompassMetadata = nil
 	annotate(observed, "true", "mp-app-00", "mp-app-01", "mp-app-02")
 	var steps []string
-	for _, step := range NewPlan(whole(), observed, settings, nil).Steps {
+	for _, step := range New(systems.Whole(), observed, settings, nil).Steps {
 		steps = append(steps, string(step.Action)+" "+step.Name)
 	}
 	if diff := cmp.Diff([]string{"delete mp-app-02"}, steps); diff != "" {

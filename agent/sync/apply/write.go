@@ -1,4 +1,4 @@
-package sync
+package apply
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/sync/plan"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
@@ -28,15 +29,25 @@ type stepError struct {
 	err     error
 }
 
-func (e *stepError) Error() string { return list([]string{e.err.Error()}) }
+// Error is not longer than a reader of a condition wants to see.
+func (e *stepError) Error() string {
+	const most = 1024
+	text := []rune(e.err.Error())
+	if len(text) > most {
+		return string(text[:most]) + "…"
+	}
+	return string(text)
+}
+
 func (e *stepError) Unwrap() error { return e.err }
 
 func writeFailed(what string, err error) *stepError {
-	return &stepError{reason: ReasonWriteFailed, err: fmt.Errorf("%s: %w", what, err)}
+	return &stepError{reason: plan.ReasonWriteFailed, err: fmt.Errorf("%s: %w", what, err)}
 }
 
-// secretFailed leaves the API server's message out: it may repeat what it was sent.
-func secretFailed(what string, err error) error {
+// SecretFailed says that the API server did not answer well to a request about a Secret; nil if it did. The API server's message
+// is left out: it may repeat what it was sent.
+func SecretFailed(what string, err error) error {
 	if err == nil {
 		return nil
 	}
@@ -51,12 +62,12 @@ func secretFailed(what string, err error) error {
 	default:
 		err = fmt.Errorf("%s: the API server does not answer", what)
 	}
-	return &stepError{reason: ReasonWriteFailed, secrets: true, err: err}
+	return &stepError{reason: plan.ReasonWriteFailed, secrets: true, err: err}
 }
 
 // step does what is planned for one Application, and shows on it how that went.
-func (a *applier) step(ctx context.Context, step Step) error {
-	if step.Action == Delete {
+func (a *applier) step(ctx context.Context, step plan.Step) error {
+	if step.Action == plan.Delete {
 		return a.deleteApplication(ctx, step)
 	}
 	app, err := a.write(ctx, step)
@@ -68,9 +79,9 @@ func (a *applier) step(ctx context.Context, step Step) error {
 	var failed *stepError
 	if errors.As(err, &failed) {
 		a.log.WarnContext(ctx, "Application could not be brought into place", "application", step.Name, "id", step.ID, "error", err)
-		synchronized = Verdict{metav1.ConditionFalse, failed.reason, failed.Error()}
+		synchronized = plan.Verdict{Status: metav1.ConditionFalse, Reason: failed.reason, Message: failed.Error()}
 		if failed.secrets {
-			credentials = Verdict{metav1.ConditionFalse, ReasonSecretNotWritten, failed.Error()}
+			credentials = plan.Verdict{Status: metav1.ConditionFalse, Reason: plan.ReasonSecretNotWritten, Message: failed.Error()}
 		}
 	}
 	return errors.Join(err, a.status(ctx, app, synchronized, credentials))
@@ -87,10 +98,10 @@ type written struct {
 
 // write brings Application and Secrets into place: what is new before the Application that names it, what is obsolete
 // after it. It returns nil only if there is no Application that it may write.
-func (a *applier) write(ctx context.Context, step Step) (*written, error) {
+func (a *applier) write(ctx context.Context, step plan.Step) (*written, error) {
 	var app *written
-	update := step.Action == Update
-	if step.Action == Create {
+	update := step.Action == plan.Update
+	if step.Action == plan.Create {
 		created, existed, err := a.createApplication(ctx, step)
 		if err != nil {
 			return nil, err
@@ -102,7 +113,7 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 		}
 	}
 
-	if step.Action == Keep && step.Synchronized.Reason != ReasonPendingDeletion {
+	if step.Action == plan.Keep && step.Synchronized.Reason != plan.ReasonPendingDeletion {
 		// Compass names the system, if in a way that fails: a word about its deletion is over.
 		if err := a.withdrawConfirmation(ctx, app, step.Observed); err != nil {
 			return app, err
@@ -117,7 +128,7 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 		if err := a.applySpec(ctx, app, step.Wanted); err != nil {
 			return app, err
 		}
-		if step.Action == Update {
+		if step.Action == plan.Update {
 			if err := a.withdrawConfirmation(ctx, app, step.Observed); err != nil {
 				return app, err
 			}
@@ -133,7 +144,7 @@ func (a *applier) write(ctx context.Context, step Step) (*written, error) {
 }
 
 // createApplication creates an Application, or finds one that the plan could not see.
-func (a *applier) createApplication(ctx context.Context, step Step) (app *written, existed bool, err error) {
+func (a *applier) createApplication(ctx context.Context, step plan.Step) (app *written, existed bool, err error) {
 	created := step.Wanted.DeepCopy()
 	// Secrets can only name their owner once that has a UID. Until they are there, nothing is offered.
 	if len(step.Secrets) > 0 {
@@ -144,8 +155,10 @@ func (a *applier) createApplication(ctx context.Context, step Step) (app *writte
 	err = a.Create(ctx, created, client.FieldOwner(FieldOwner))
 	if apierrors.IsAlreadyExists(err) {
 		existed, created = true, &v1alpha1.Application{}
-		if err = a.live.Get(ctx, client.ObjectKey{Name: step.Name}, created); err == nil && !adoptable(created, step.ID) {
-			return nil, false, &stepError{reason: ReasonNameTaken, err: errors.New(nameTaken(step.Name))}
+		if err = a.live.Get(ctx, client.ObjectKey{Name: step.Name}, created); err == nil {
+			if taken := step.Taken(created); taken != "" {
+				return nil, false, &stepError{reason: plan.ReasonNameTaken, err: errors.New(taken)}
+			}
 		}
 	}
 	if err != nil {
@@ -200,71 +213,64 @@ func toUnstructured(value any) (any, error) {
 }
 
 // bringSecret writes what a Secret has to hold. Keys that are too many stay until the Application is written.
-func (a *applier) bringSecret(ctx context.Context, app *written, step *SecretStep) error {
+func (a *applier) bringSecret(ctx context.Context, app *written, step *plan.SecretStep) error {
 	what := "writing Secret " + a.namespace + "/" + step.Name
-	if step.Action == Create {
+	if step.Action == plan.Create {
 		// Create refuses what exists, so that nothing that the plan could not see is written over.
 		err := a.createSecret(ctx, app, step)
 		if !apierrors.IsAlreadyExists(err) {
-			return secretFailed(what, err)
+			return SecretFailed(what, err)
 		}
 		found, err := a.findSecret(ctx, app, step)
 		if err != nil {
 			return err
 		}
 		if !found { // it was deleted between the two requests, as the garbage collector does with what it finds left over
-			return secretFailed(what, a.createSecret(ctx, app, step))
+			return SecretFailed(what, a.createSecret(ctx, app, step))
 		}
 	}
 	switch step.Action {
-	case Replace:
+	case plan.Replace:
 		a.writes.Add(1)
 		err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
 		if client.IgnoreNotFound(err) != nil {
-			return secretFailed(what, err)
+			return SecretFailed(what, err)
 		}
-		return secretFailed(what, a.createSecret(ctx, app, step))
-	case Update:
+		return SecretFailed(what, a.createSecret(ctx, app, step))
+	case plan.Update:
 		if len(step.Changes) == len(step.Stale) {
 			return nil
 		}
 		a.writes.Add(1)
-		return secretFailed(what, a.Apply(ctx, client.ApplyConfigurationFromUnstructured(secretApply(a.namespace, app, *step)), client.FieldOwner(FieldOwner), client.ForceOwnership))
+		return SecretFailed(what, a.Apply(ctx, client.ApplyConfigurationFromUnstructured(secretApply(a.namespace, app, *step)), client.FieldOwner(FieldOwner), client.ForceOwnership))
 	}
 	return nil
 }
 
-func (a *applier) createSecret(ctx context.Context, app *written, step *SecretStep) error {
+func (a *applier) createSecret(ctx context.Context, app *written, step *plan.SecretStep) error {
 	a.writes.Add(1)
 	return a.Create(ctx, newSecret(a.namespace, app, *step), client.FieldOwner(FieldOwner))
 }
 
 // findSecret decides what to do with a Secret that the plan could not see: as the plan would have done. It says whether
 // there is one.
-func (a *applier) findSecret(ctx context.Context, app *written, step *SecretStep) (bool, error) {
+func (a *applier) findSecret(ctx context.Context, app *written, step *plan.SecretStep) (bool, error) {
 	have := &corev1.Secret{}
 	err := a.live.Get(ctx, client.ObjectKey{Namespace: a.namespace, Name: step.Name}, have)
 	if apierrors.IsNotFound(err) {
 		return false, nil
 	}
 	if err != nil {
-		return false, secretFailed("reading Secret "+a.namespace+"/"+step.Name, err)
+		return false, SecretFailed("reading Secret "+a.namespace+"/"+step.Name, err)
 	}
 	owner := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: app.name, UID: app.uid}}
-	step.Observed = have
-	switch {
-	case isOwner(owner, have):
-		step.Action = Update
-		step.Changes, step.Stale = secretChanges(app.name, have, wantedSecret{bundleID: step.BundleID, data: step.Data})
-	case orphaned(app.name, have):
-		step.Action = Replace
-	default:
-		return false, &stepError{reason: ReasonSecretTaken, secrets: true, err: errors.New(secretTaken(a.namespace, step.Name, app.name))}
+	if taken := step.Meet(owner, have); taken != "" {
+		return false, &stepError{reason: plan.ReasonSecretTaken, secrets: true, err: errors.New(taken)}
 	}
 	return true, nil
 }
 
-func newSecret(namespace string, app *written, step SecretStep) *corev1.Secret {
+func newSecret(namespace string, app *written, step plan.SecretStep) *corev1.Secret {
 	data := map[string][]byte{}
 	for key, value := range step.Data {
 		data[key] = []byte(value.Reveal())
@@ -272,7 +278,7 @@ func newSecret(namespace string, app *written, step SecretStep) *corev1.Secret {
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: step.Name, Namespace: namespace,
-			Labels: map[string]string{labelApplication: labelValue(app.name), labelBundle: step.BundleID},
+			Labels: step.Labels(app.name),
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: applicationKind, Name: app.name, UID: app.uid,
 			}},
@@ -283,7 +289,7 @@ func newSecret(namespace string, app *written, step SecretStep) *corev1.Secret {
 
 // secretApply is the Secret as it is written while the Application still names what it held before: with both the new
 // keys and the stale ones.
-func secretApply(namespace string, app *written, step SecretStep) *unstructured.Unstructured {
+func secretApply(namespace string, app *written, step plan.SecretStep) *unstructured.Unstructured {
 	data := map[string]any{}
 	for _, key := range step.Stale {
 		data[key] = base64.StdEncoding.EncodeToString(step.Observed.Data[key])
@@ -291,12 +297,16 @@ func secretApply(namespace string, app *written, step SecretStep) *unstructured.
 	for key, value := range step.Data {
 		data[key] = base64.StdEncoding.EncodeToString([]byte(value.Reveal()))
 	}
+	labels := map[string]any{}
+	for key, value := range step.Labels(app.name) {
+		labels[key] = value
+	}
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": "v1",
 		"kind":       "Secret",
 		"metadata": map[string]any{
 			"name": step.Name, "namespace": namespace, "uid": string(step.Observed.UID),
-			"labels": map[string]any{labelApplication: labelValue(app.name), labelBundle: step.BundleID},
+			"labels": labels,
 			"ownerReferences": []any{map[string]any{
 				"apiVersion": v1alpha1.GroupVersion.String(), "kind": applicationKind, "name": app.name, "uid": string(app.uid),
 			}},
@@ -308,13 +318,13 @@ func secretApply(namespace string, app *written, step SecretStep) *unstructured.
 // clearSecret removes what nothing names any more: a Secret, or keys of one. Keys are removed one by one, whoever
 // wrote them, because an apply would leave those that another writer put there, such as an older agent by its updates. To
 // upgrade their ownership first (client-go/util/csaupgrade) comes to the same end, for a read and a write more.
-func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
+func (a *applier) clearSecret(ctx context.Context, step plan.SecretStep) error {
 	what := "removing from Secret " + a.namespace + "/" + step.Name
 	switch {
-	case step.Action == Delete:
+	case step.Action == plan.Delete:
 		a.writes.Add(1)
 		err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID})
-		return secretFailed(what, client.IgnoreNotFound(err))
+		return SecretFailed(what, client.IgnoreNotFound(err))
 	case len(step.Stale) > 0:
 		operations := []map[string]string{{"op": "test", "path": "/metadata/uid", "value": string(step.Observed.UID)}}
 		for _, key := range step.Stale { // keys of Secrets have no character that a JSON pointer escapes
@@ -322,11 +332,11 @@ func (a *applier) clearSecret(ctx context.Context, step SecretStep) error {
 		}
 		patch, err := json.Marshal(operations)
 		if err != nil {
-			return secretFailed(what, err)
+			return SecretFailed(what, err)
 		}
 		target := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: step.Name, Namespace: a.namespace}}
 		a.writes.Add(1)
-		return secretFailed(what, a.Patch(ctx, target, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldOwner)))
+		return SecretFailed(what, a.Patch(ctx, target, client.RawPatch(types.JSONPatchType, patch), client.FieldOwner(FieldOwner)))
 	}
 	return nil
 }
@@ -356,7 +366,7 @@ var errChanged = errors.New("changed since it was looked at")
 // deleteApplication leaves its Secrets to the garbage collector: they name it as their owner, and as long as it is
 // there they are needed. It deletes nothing but what the plan has seen: somebody may have made the Application their own
 // in the meantime, by removing the label.
-func (a *applier) deleteApplication(ctx context.Context, step Step) error {
+func (a *applier) deleteApplication(ctx context.Context, step plan.Step) error {
 	a.writes.Add(1)
 	err := a.Client.Delete(ctx, step.Observed, client.Preconditions{UID: &step.Observed.UID, ResourceVersion: &step.Observed.ResourceVersion})
 	if apierrors.IsConflict(err) {

@@ -1,4 +1,4 @@
-package sync
+package plan
 
 import (
 	"maps"
@@ -11,11 +11,36 @@ import (
 	"github.com/application-connector/application-connector/secret"
 )
 
+const applicationKind = "Application"
+
 // Labels of the Secrets.
 const (
 	labelApplication = "app"
 	labelBundle      = "bundleId"
 )
+
+// SecretLabels are the keys of the labels that each Secret of an Application has.
+var SecretLabels = []string{labelApplication, labelBundle}
+
+// Labels are those of the Secret of an Application.
+func (s *SecretStep) Labels(application string) map[string]string {
+	return map[string]string{labelApplication: labelValue(application), labelBundle: s.BundleID}
+}
+
+// Meet plans anew for a Secret that was to be created and is there already. If it is somebody else's it says so instead.
+func (s *SecretStep) Meet(application *v1alpha1.Application, have *corev1.Secret) (taken string) {
+	s.Observed = have
+	switch {
+	case isOwner(application, have):
+		s.Action = Update
+		s.Changes, s.Stale = secretChanges(application.Name, have, wantedSecret{bundleID: s.BundleID, data: s.Data})
+	case orphaned(application.Name, have):
+		s.Action = Replace
+	default:
+		return secretTaken(have.Namespace, have.Name, application.Name)
+	}
+	return ""
+}
 
 // changes names the managed fields in which an Application differs from what is wanted. Everything else belongs to
 // users: further labels, further annotations, and the fields that are only written at creation.
