@@ -11,6 +11,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
 // byHand sends the beginning of a request, and returns what reads the answer.
@@ -115,6 +117,57 @@ func TestABodyThatNobodyWantsHoldsNoConnectionForLong(t *testing.T) {
 					t.Errorf("%q %v", more, err)
 				}
 			})
+		}
+	}
+}
+
+func TestAConnectionServesOnAfterABodyOfAnyKind(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(w http.ResponseWriter, q *http.Request) {
+		n, err := io.Copy(io.Discard, q.Body)
+		fmt.Fprint(w, n, err)
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	large := strings.Repeat("x", 1<<20)
+	conn, reader := r.byHand("")
+	for range 2 {
+		for name, c := range map[string]struct {
+			text string
+			want string
+		}{
+			"none":    {"Host: g\r\n\r\n", "0<nil>"},
+			"small":   {"Host: g\r\nContent-Length: 5\r\n\r\nhello", "5<nil>"},
+			"large":   {"Host: g\r\nContent-Length: 1048576\r\n\r\n" + large, "1048576<nil>"},
+			"chunked": {"Host: g\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n100000\r\n" + large + "\r\n0\r\n\r\n", "1048581<nil>"},
+		} {
+			io.WriteString(conn, "POST /app/svc HTTP/1.1\r\n"+c.text)
+			response, err := http.ReadResponse(reader, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", name, err)
+			}
+			if text, err := io.ReadAll(response.Body); err != nil || strings.ReplaceAll(string(text), " ", "") != c.want || response.Close {
+				t.Errorf("%s: %q %v, closes: %v", name, text, err, response.Close)
+			}
+		}
+	}
+}
+
+func TestTheTimeOfACallEndsTheWaitForItsBodyToo(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(_ http.ResponseWriter, q *http.Request) { _, _ = io.Copy(io.Discard, q.Body) })
+	r.application("app", settings(v1alpha1.TargetSettings{Timeouts: &v1alpha1.TimeoutSettings{Total: "200ms"}}), entry("svc", target.URL))
+	for _, length := range []string{"Content-Length: 10", "Content-Length: 100000"} {
+		_, reader := r.byHand("POST /app/svc HTTP/1.1\r\nHost: g\r\n" + length + "\r\n\r\nbegin")
+		begin := time.Now()
+		response, err := http.ReadResponse(reader, nil)
+		if err != nil {
+			t.Fatalf("%s: %v", length, err)
+		}
+		response.Body.Close()
+		// Whichever is noticed first.
+		reason := response.Header.Get("Gateway-Error-Reason")
+		if took := time.Since(begin); took > generous/2 || response.StatusCode != 502 && response.StatusCode != 504 || reason != "RequestBodyIncomplete" && reason != "TargetTimeout" {
+			t.Errorf("%s: %d %s after %s", length, response.StatusCode, reason, took)
 		}
 	}
 }

@@ -5,13 +5,9 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"io"
 	"net/http"
 	"strconv"
 	"strings"
-	"sync"
-	"sync/atomic"
-	"time"
 
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/limits"
@@ -95,6 +91,7 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 		ctx, cancel := context.WithTimeoutCause(r.Context(), total, errTimeout)
 		defer cancel()
 		r = r.WithContext(ctx)
+		defer context.AfterFunc(ctx, func() { x.body.end(w) })()
 	}
 	ctx, cancel := context.WithCancelCause(context.WithValue(r.Context(), exchangeKey{}, x))
 	defer cancel(nil)
@@ -132,9 +129,6 @@ func (h *handler) serve(w http.ResponseWriter, r *http.Request, x *exchange) {
 // statusClientGone is for logs and metrics: nobody is there to read it. The number is nginx's.
 const statusClientGone = 499
 
-// longAgo is a deadline that ends a read at once.
-var longAgo = time.Unix(1, 0)
-
 // watch prepares the bounds of a call: of what its target does, and of each piece of its caller's body, which does not bound
 // the answer. Streams that both ends keep open have none for the caller.
 func (e *Engine) watch(w http.ResponseWriter, r *http.Request, x *exchange, cancel context.CancelCauseFunc) {
@@ -146,60 +140,6 @@ func (e *Engine) watch(w http.ResponseWriter, r *http.Request, x *exchange, canc
 		// Writers that know no deadlines, as in tests without a server, are read without.
 		dog.watch(&dog.caller, e.options.RequestTimeout, func() { _ = http.NewResponseController(w).SetReadDeadline(longAgo) })
 	}
-}
-
-// boundedBody is a caller's request body, whose pieces must each come in time.
-type boundedBody struct {
-	io.ReadCloser
-	x      *exchange
-	bound  time.Duration // zero for none
-	shared bool          // net/http lets it be read while the answer is written
-	ended  atomic.Bool   // all of it was read
-
-	mu   sync.Mutex // held while it is read
-	left bool
-}
-
-// Read implements io.Reader.
-func (b *boundedBody) Read(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.left {
-		return 0, http.ErrBodyReadAfterClose
-	}
-	b.x.watchdog.caller.begin()
-	n, err := b.ReadCloser.Read(p)
-	b.x.watchdog.caller.end()
-	switch err {
-	case nil:
-	case io.EOF:
-		b.ended.Store(true)
-	default:
-		b.x.bodyFailed.Store(true)
-	}
-	return n, err
-}
-
-// hurry bounds the time in which net/http reads what nobody wanted of a body, before it answers. It accepts nil.
-func (b *boundedBody) hurry(w http.ResponseWriter) {
-	if b != nil && b.bound > 0 && !b.ended.Load() {
-		_ = http.NewResponseController(w).SetReadDeadline(time.Now().Add(b.bound))
-	}
-}
-
-// leave is for the end of the call. w is the server's own.
-func (b *boundedBody) leave(w http.ResponseWriter) {
-	if b.shared && !b.ended.Load() {
-		// The transport may still be reading. net/http would end that too, but would forget our bound.
-		_ = http.NewResponseController(w).SetReadDeadline(longAgo)
-		b.mu.Lock()
-		b.left = true
-		b.mu.Unlock()
-		_ = http.NewResponseController(w).SetReadDeadline(time.Time{})
-		// If net/http fails to read the rest, it takes for another request what comes then. So the connection ends too.
-		_, _ = http.MaxBytesReader(w, io.NopCloser(strings.NewReader("x")), 0).Read(make([]byte, 1))
-	}
-	b.hurry(w)
 }
 
 // refuse answers by an error before anything was sent to the target.
