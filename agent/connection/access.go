@@ -22,7 +22,7 @@ type Access struct {
 	Certificate *tls.Certificate
 	// DirectorURL, Tenant (may be empty) and RuntimeID say what to ask, and where.
 	DirectorURL, Tenant, RuntimeID string
-	// Unsettled says why the agent would delete no Application by what Director answers now; empty if it would.
+	// Unsettled says why the agent would delete no Application by what Director answers at the next attempt; empty if it would.
 	Unsettled string
 	// Missing are the Applications that the agent keeps until further answers confirm their absence, as its last sync told, and
 	// NextAttempt is when it asks next; zero if that is not known.
@@ -140,7 +140,11 @@ func ReadAccess(ctx context.Context, reader client.Reader, names Names, now time
 	if a.DirectorURL == "" {
 		return Access{}, fmt.Errorf("neither CompassConnection %s nor Secret %s says where Director is", compassv1alpha1.ConnectionName, names.Client)
 	}
-	if own.applied != config.identity().String() {
+	answers, at := settlingOf(connection.Status), now
+	if a.NextAttempt.After(at) {
+		at = a.NextAttempt
+	}
+	if runtime := config.identity().String(); own.applied != runtime && !answers.settled(runtime, at) {
 		a.Unsettled = fmt.Sprintf("the cluster is paired as runtime %s only now, and the agent deletes nothing before further answers", config.identity())
 	}
 	return a, nil

@@ -35,6 +35,17 @@ func (w *world) change(name string, edit func(*corev1.Secret)) {
 	}
 }
 
+// settling makes the runtime one for which so many answers came, the first of them so long before now.
+func (w *world) settling(runtime string, answers int32, since time.Duration) {
+	w.t.Helper()
+	w.change("client", func(s *corev1.Secret) { delete(s.Annotations, annotation+"applied-runtime") })
+	c := w.connection()
+	c.Status.Settling = &compassv1alpha1.Settling{Runtime: runtime, Answers: answers, Since: metav1.NewTime(w.clock.Now().Add(since))}
+	if err := w.client.Status().Update(w.t.Context(), c); err != nil {
+		w.t.Fatal(err)
+	}
+}
+
 // remove deletes an object.
 func (w *world) remove(object client.Object) {
 	w.t.Helper()
@@ -87,6 +98,22 @@ func TestWhoMayAskAsThisClusterIsReadFromTheCluster(t *testing.T) {
 			},
 			want:      connection.Access{DirectorURL: "https://director", Tenant: "tenant", RuntimeID: "runtime"},
 			unsettled: "as runtime tenant/runtime only now",
+		},
+		"two answers came for this runtime, and the third is due before an hour is over": {
+			edit: func(w *world) { w.settling("tenant/runtime", 2, -50*time.Minute) },
+			want: connection.Access{DirectorURL: "https://director", Tenant: "tenant", RuntimeID: "runtime"}, unsettled: "only now",
+		},
+		"two answers came for this runtime, and the third is due after an hour": {
+			edit: func(w *world) { w.settling("tenant/runtime", 2, -time.Hour) },
+			want: connection.Access{DirectorURL: "https://director", Tenant: "tenant", RuntimeID: "runtime"},
+		},
+		"one answer came for this runtime, long ago": {
+			edit: func(w *world) { w.settling("tenant/runtime", 1, -10*time.Hour) },
+			want: connection.Access{DirectorURL: "https://director", Tenant: "tenant", RuntimeID: "runtime"}, unsettled: "only now",
+		},
+		"answers came for another runtime": {
+			edit: func(w *world) { w.settling("tenant/other", 9, -10*time.Hour) },
+			want: connection.Access{DirectorURL: "https://director", Tenant: "tenant", RuntimeID: "runtime"}, unsettled: "only now",
 		},
 		"no configuration Secret":         {edit: func(w *world) { w.remove(w.secret("configuration")) }, wrong: "Secret ns/configuration is missing"},
 		"no runtime in the configuration": {edit: func(w *world) { w.register("", "tenant", "t1") }, wrong: "RUNTIME_ID"},

@@ -77,7 +77,6 @@ type Reconciler struct {
 	held       *pending      // what Compass issued and the pending Secret could not take; not needed once it did
 	tried      string        // fingerprint of the certificate from the Delegate that was last tried to make current
 	unreported string        // report that Director refused
-	settling   settling      // since the cluster became another runtime
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
 }

@@ -12,9 +12,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
+	"github.com/application-connector/application-connector/agent/connection"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/graphql"
 )
@@ -182,9 +184,11 @@ func TestANewRuntimePrunesOnlyWhenItsAnswersAreConfirmed(t *testing.T) {
 		t.Errorf("applied: %s", got)
 	}
 	w.compass.incomplete = true
-	w.next()
+	if c := w.next(); c.Status.Settling != nil { // counting begins anew
+		t.Errorf("an incomplete answer counts: %+v", c.Status.Settling)
+	}
 	w.compass.incomplete = false
-	w.restart() // counting begins anew
+	w.restart()
 	again := time.Time{}
 	for syncs := 1; w.syncer.pruned == 0; syncs++ {
 		if again.IsZero() {
@@ -198,13 +202,47 @@ func TestANewRuntimePrunesOnlyWhenItsAnswersAreConfirmed(t *testing.T) {
 	if w.clock.Now().Sub(began) < time.Hour || w.clock.Now().Sub(again) < time.Hour {
 		t.Errorf("pruned after %s", w.clock.Now().Sub(began))
 	}
-	if got := w.identity()["applied-runtime"]; got != "tenant/other" {
-		t.Errorf("applied: %s", got)
+	if got := w.identity()["applied-runtime"]; got != "tenant/other" || w.connection().Status.Settling != nil {
+		t.Errorf("applied: %s, settling %+v", got, w.connection().Status.Settling)
 	}
 	w.syncer.missed = true
 	w.next()
 	if w.syncer.pruned != 2 {
 		t.Error("the runtime is settled, and still nothing is pruned")
+	}
+}
+
+func TestAProcessThatStartsGoesOnCountingTheAnswersForANewRuntime(t *testing.T) {
+	w := newWorld(t)
+	w.step()
+	w.syncer.missed = true
+	w.compass.good["t2"] = true
+	w.register("other", "tenant", "t2")
+	began := w.clock.Now()
+	c := w.step()
+	for answers := int32(1); answers <= 2; answers++ {
+		want := &compassv1alpha1.Settling{Runtime: "tenant/other", Answers: answers, Since: metav1.NewTime(began)}
+		if diff := cmp.Diff(want, c.Status.Settling); diff != "" {
+			t.Error(diff)
+		}
+		w.restart()
+		if answers < 2 {
+			c = w.next()
+		}
+	}
+	for _, test := range []struct {
+		after   time.Duration
+		settled bool
+	}{{time.Hour - time.Second, false}, {time.Hour, true}} {
+		a, err := connection.ReadAccess(t.Context(), w.client, names(), began.Add(test.after))
+		if err != nil || (a.Unsettled == "") != test.settled {
+			t.Errorf("after %s: unsettled %q, error %v", test.after, a.Unsettled, err)
+		}
+	}
+	w.clock.SetTime(began.Add(time.Hour))
+	w.next()
+	if w.syncer.pruned != 1 {
+		t.Errorf("the third answer in an hour is not believed: %+v", w.connection().Status.Settling)
 	}
 }
 

@@ -116,16 +116,18 @@ func (r *Reconciler) recognise(ctx context.Context, v *view, d Director) (bool, 
 
 // bring has a snapshot brought into place.
 func (r *Reconciler) bring(ctx context.Context, v *view, snapshot director.Snapshot) (Result, error) {
-	runtime := v.config.identity().String()
+	runtime, st := v.config.identity().String(), v.status()
 	if v.client.applied == runtime {
+		st.Settling = nil
 		return r.Syncer.Sync(ctx, snapshot)
 	}
-	complete := snapshot.Complete
-	blocked := r.settling.hold(runtime, &snapshot, r.Clock.Now())
+	complete, answers := snapshot.Complete, settlingOf(*st)
+	blocked := answers.hold(runtime, &snapshot, r.Clock.Now())
 	result, err := r.Syncer.Sync(ctx, snapshot)
 	if err != nil {
 		return result, err
 	}
+	st.Settling = answers.told()
 	if blocked != "" && result.PruneBlocked != "" {
 		result.PruneBlocked = blocked
 		return result, nil
@@ -139,7 +141,7 @@ func (r *Reconciler) bring(ctx context.Context, v *view, snapshot director.Snaps
 	if err := r.store().saveClient(ctx, applied); err != nil {
 		return result, err
 	}
-	v.client, r.current = applied, &applied
+	v.client, r.current, st.Settling = applied, &applied, nil
 	return result, nil
 }
 

@@ -169,6 +169,10 @@ type CompassConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=10
 	// +optional
 	MissingApplications []MissingApplications `json:"missingApplications,omitempty"`
+	// settling is there while the cluster is paired as another runtime than the one by whose answers Applications were last
+	// deleted, and answers for the new one are not believed yet.
+	// +optional
+	Settling *Settling `json:"settling,omitempty"`
 	// tokenFingerprint is the SHA-256, in hex, of the one-time token last tried.
 	// +optional
 	TokenFingerprint string `json:"tokenFingerprint,omitempty"`
@@ -305,6 +309,16 @@ type MissingApplications struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +optional
 	Names []string `json:"names,omitempty"`
+}
+
+// Settling counts the answers of Director for a runtime that the cluster was not before.
+type Settling struct {
+	// runtime by its tenant and id, or by its id alone.
+	Runtime string `json:"runtime"`
+	// answers is how many complete ones came, one after the other.
+	Answers int32 `json:"answers"`
+	// since is when the first of these answers came.
+	Since metav1.Time `json:"since"`
 }
 
 // FailedApplication names a system that could not be brought into place.
