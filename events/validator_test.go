@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+	"golang.org/x/sync/errgroup"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/rest"
@@ -234,6 +235,73 @@ func TestAnApplicationIsKnownAndForgottenAsTheClusterSays(t *testing.T) {
 			t.Errorf("the log holds %s", canary)
 		}
 	}
+}
+
+// TestAThousandApplicationsAreKnownWhenTheyAreCreated creates them while the validator runs, in the mode and with the short
+// header of the older validator's test of the same.
+func TestAThousandApplicationsAreKnownWhenTheyAreCreated(t *testing.T) {
+	noLeaks(t)
+	c := kube(t)
+	o := options(t, publisher(t).URL)
+	o.XFCCMode = events.ModeCompatible
+	s := running(t, o, io.Discard)
+	eventually(t, "ready", func() bool { return status(t, s.AdminAddr(), "/readyz") == 200 })
+	const count, workers = 1000, 8
+	name := func(i int) string { return fmt.Sprintf("ta%d", i) }
+	all := func(do func(i int) error) {
+		t.Helper()
+		var group errgroup.Group
+		group.SetLimit(workers)
+		for i := range count {
+			group.Go(func() error { return do(i) })
+		}
+		if err := group.Wait(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	get := func(i int) (int, error) {
+		r, err := http.NewRequest(http.MethodGet, fmt.Sprintf("http://%s/%s/v2/events", s.ProxyAddr(), name(i)), nil)
+		if err != nil {
+			return 0, err
+		}
+		r.Header.Set("X-Forwarded-Client-Cert", `Subject="CN=`+name(i)+`"`)
+		answer, err := http.DefaultClient.Do(r)
+		if err != nil {
+			return 0, err
+		}
+		return answer.StatusCode, answer.Body.Close()
+	}
+	// until asks until the answer is the wanted one.
+	until := func(i, want int) error {
+		for begin := time.Now(); ; time.Sleep(time.Millisecond) {
+			got, err := get(i)
+			if got == want {
+				return nil
+			}
+			if time.Since(begin) > 30*time.Second {
+				return fmt.Errorf("%s: %d, %v; want %d", name(i), got, err, want)
+			}
+		}
+	}
+	all(func(i int) error {
+		app := application(name(i), nil)
+		if err := c.Create(t.Context(), app); err != nil {
+			return err
+		}
+		return until(i, 204)
+	})
+	all(func(i int) error {
+		if got, err := get(i); got != 204 {
+			return fmt.Errorf("%s once all are known: %d, %v", name(i), got, err)
+		}
+		return nil
+	})
+	all(func(i int) error {
+		if err := c.Delete(t.Context(), application(name(i), nil)); err != nil {
+			return err
+		}
+		return until(i, 404)
+	})
 }
 
 func TestAnApplicationThatIsBeingDeletedIsRefusedAtOnce(t *testing.T) {

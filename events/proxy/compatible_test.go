@@ -1,6 +1,7 @@
 package proxy_test
 
 import (
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -39,6 +40,13 @@ func TestCompatibleFixtures(t *testing.T) {
 		"a certificate that is none, and another order": {"test-application", http.Header{"X-Forwarded-Client-Cert": {
 			`Hash=hash1;Cert="cert";Subject="O=client organization,CN=test-application";URI=,By=spiffe://cluster.local/ns/default/sa/echoserver;Hash=hash;Subject="";URI=` + ingress,
 		}}, 200},
+		"managed, by the Application's name":      {"test-application-meta", fixture(with("test-application-meta")), 403},
+		"managed, in another case":                {"test-application-meta", fixture(with("TEST-application-id")), 403},
+		"not managed, a name that begins with it": {"test-application", fixture(with("test-application-2")), 403},
+		"neither group nor tenant":                {"test-application", fixture("CN=test-application"), 200},
+		"a certificate that is none, and no subject": {"test-application", http.Header{"X-Forwarded-Client-Cert": {
+			`Hash=hash1;Cert="cert";URI=,By=spiffe://cluster.local/ns/default/sa/echoserver;Hash=hash;Subject="";URI=` + ingress,
+		}}, 403},
 		"the short form": {"test-application", http.Header{"X-Forwarded-Client-Cert": {`Subject="CN=test-application"`}}, 200},
 	} {
 		for path, upstream := range map[string]string{"/v1/events": "/" + tc.application + "/v1/events", "/v2/events": "/publish", "/events": "/publish"} {
@@ -68,6 +76,104 @@ func TestCompatibleFixtures(t *testing.T) {
 	}
 }
 
+// TestCompatibleFixturesOfAnEmptyCluster sends the fixtures that are accepted while there are no Applications.
+func TestCompatibleFixturesOfAnEmptyCluster(t *testing.T) {
+	for _, subject := range []string{
+		"CN=test-application-id,OU=OrgUnit,O=Organization,L=Waldorf,ST=Waldorf,C=DE", "CN=test-application-id,OU=group,O=tenant,L=Waldorf,ST=Waldorf,C=DE",
+		"CN=test-application,OU=OrgUnit,O=Organization,L=Waldorf,ST=Waldorf,C=DE", "CN=test-application,OU=group,O=tenant,L=Waldorf,ST=Waldorf,C=DE",
+	} {
+		for _, application := range []string{"test-application", "test-application-meta"} {
+			for _, path := range []string{"/v1/events", "/v2/events", "/events"} {
+				r := newRig(t, nil, func(c *proxy.Config) { compatible(c); c.Applications = store{} })
+				r.send("POST", "/"+application+path, fixture(subject), "{}").refused(t, 404)
+				if len(r.seen) != 0 {
+					t.Errorf("%s, %s: the publisher saw %+v", subject, path, r.seen)
+				}
+				documented(t, "unknown_application", "compatible", 404)
+			}
+		}
+	}
+}
+
+// TestCompatibleRoutes is the table of the older validator's routes: what the publisher gets for which path. Other than that
+// one, none takes a longer segment for its own.
+func TestCompatibleRoutes(t *testing.T) {
+	for target, want := range map[string]string{ // "" means 404
+		"/test-application/v1/events":                "/test-application/v1/events",
+		"/test-application/v1/events?a=b&c":          "/test-application/v1/events?a=b&c",
+		"/test-application/v1/events/":               "/test-application/v1/events/",
+		"/test-application/v1/events/subscribed":     "/test-application/v1/events/subscribed",
+		"/test-application/v1/events/x/y?a=%2F;b":    "/test-application/v1/events/x/y?a=%2F;b",
+		"/test-application/v2/events":                "/anything/rewrite",
+		"/test-application/v2/events?a=b&c":          "/anything/rewrite?a=b&c",
+		"/test-application/v2/events/x/y?a=b":        "/anything/rewrite?a=b",
+		"/test-application/events":                   "/anything/rewrite",
+		"/test-application/events?a=b&c":             "/anything/rewrite?a=b&c",
+		"/test-application/events/x/y?a=b":           "/anything/rewrite?a=b",
+		"/test-application%2Fv1%2Fevents":            "/test-application/v1/events",
+		"/test-application/v1/eventsXYZ":             "",
+		"/test-application/eventsXYZ/zz":             "",
+		"/test-application/v3/events":                "",
+		"/test-application/":                         "",
+		"/test-application/v1/metadata/services":     "",
+		"/test-application/v1/bad/path":              "",
+		"/test-application/x/test-application/event": "",
+	} {
+		for _, method := range []string{"POST", "GET", "PUT", "DELETE", "PATCH", "OPTIONS"} {
+			r := newRig(t, nil, func(c *proxy.Config) { compatible(c); c.DestinationPath = "/anything/rewrite" })
+			got := r.send(method, target, fixture("CN=test-application"), `{"title":"order"}`)
+			if want == "" {
+				got.refused(t, 404)
+			} else if got.Status != 204 || len(r.seen) != 1 || r.seen[0].Method != method || r.seen[0].Target != want || r.seen[0].Host != strings.TrimPrefix(r.publisher.URL, "http://") || r.seen[0].Body != `{"title":"order"}` {
+				t.Errorf("%s %s: got %+v, the publisher saw %+v", method, target, got, r.seen)
+			}
+		}
+	}
+}
+
+// TestCompatibleHeadersToThePublisher is the table of the older validator's header fields, beside which there are ours.
+func TestCompatibleHeadersToThePublisher(t *testing.T) {
+	header := fixture("CN=test-application")
+	for name, value := range map[string]string{
+		"Authorization": "Bearer x", "Cookie": "a=b", "Traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "Tracestate": "a=b", "X-B3-Traceid": "80f198ee56343ba864fe8b2a57d3eff7", "X-B3-Spanid": "e457b5a2e4d86bd1",
+		"X-Request-Id": "r", "Ce-Id": "7", "X-Forwarded-For": "192.0.2.1", "X-Forwarded-Proto": "https", "User-Agent": "shop/1", "X-Other": "x", "Accept-Encoding": "identity",
+		"Keep-Alive": "timeout=5", "Te": "trailers", "Upgrade": "h2c", "Proxy-Authorization": "x", "Connection": "Ce-Id",
+	} {
+		header.Set(name, value)
+	}
+	header.Add("X-Other", "y")
+	want := http.Header{
+		"X-Forwarded-For": {"192.0.2.1, 127.0.0.1"}, "X-Verified-Application": {"test-application"}, "Content-Length": {"2"}, "X-Other": {"x", "y"},
+	}
+	for _, name := range []string{"Content-Type", "Authorization", "Cookie", "Traceparent", "Tracestate", "X-B3-Traceid", "X-B3-Spanid", "X-Request-Id", "Ce-Id", "X-Forwarded-Proto", "User-Agent", "Accept-Encoding"} {
+		want[name] = header[name]
+	}
+	for _, path := range []string{"/v1/events", "/v2/events", "/events"} {
+		r := newRig(t, nil, func(c *proxy.Config) { compatible(c); c.SourcePolicy = proxy.SourceOff })
+		if got := r.send("PUT", "/test-application"+path, header, "{}"); got.Status != 204 || len(r.seen) != 1 {
+			t.Fatalf("%s: got %+v, the publisher saw %+v", path, got, r.seen)
+		}
+		if d := cmp.Diff(want, r.seen[0].Header); d != "" {
+			t.Errorf("%s (-want +got)\n%s", path, d)
+		}
+	}
+}
+
+// TestCompatibleErrorOfThePublisher sends the fixture of the older validator's test of it.
+func TestCompatibleErrorOfThePublisher(t *testing.T) {
+	for _, path := range []string{"/v1/events", "/v2/events", "/events"} {
+		r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "text/plain")
+			w.WriteHeader(http.StatusInternalServerError)
+			_, _ = io.WriteString(w, "its own words")
+		}, compatible)
+		got := r.send("POST", "/test-application"+path, fixture("CN=test-application,OU=OrgUnit,O=Organization,L=Waldorf,ST=Waldorf,C=DE"), "{}")
+		if d := cmp.Diff(answer{502, http.Header{"Content-Type": {"text/plain"}, "Target-System-Status": {"500"}}, "its own words"}, got); d != "" {
+			t.Errorf("%s (-want +got)\n%s", path, d)
+		}
+	}
+}
+
 // TestCompatibleAnswers is the table of the older validator's status codes.
 func TestCompatibleAnswers(t *testing.T) {
 	good := fixture("CN=test-application")
@@ -85,6 +191,9 @@ func TestCompatibleAnswers(t *testing.T) {
 		"a clean path that leads elsewhere stays here": {"POST", "/x/..//evil.example/events", good, 301, "/evil.example/events"},
 		"an encoded separator":                         {"POST", "/test-application%2Fevents", good, 204, ""},
 		"no header":                                    {"POST", "/test-application/events", http.Header{}, 500, ""},
+		"an empty header":                              {"POST", "/test-application/events", http.Header{"X-Forwarded-Client-Cert": {""}}, 500, ""},
+		"two header lines, of which the first is good": {"POST", "/test-application/events", http.Header{"X-Forwarded-Client-Cert": {good["X-Forwarded-Client-Cert"][0], "x"}}, 403, ""},
+		"no header, no route":                          {"POST", "/test-application/v1/bad/path", http.Header{}, 500, ""},
 		"no header, unknown Application":               {"POST", "/unknown/events", http.Header{}, 500, ""},
 		"an unknown Application":                       {"POST", "/unknown/events", good, 404, ""},
 		"an unknown Application, a broken header":      {"POST", "/unknown/events", http.Header{"X-Forwarded-Client-Cert": {"x"}}, 404, ""},
@@ -95,6 +204,8 @@ func TestCompatibleAnswers(t *testing.T) {
 		"a managed Application without ids":            {"POST", "/nobody/events", fixture("CN=nobody"), 403, ""},
 		"a subject at another place":                   {"POST", "/test-application/events", http.Header{"X-Forwarded-Client-Cert": {`Subject="CN=test-application",` + fixture("CN=other")["X-Forwarded-Client-Cert"][0]}}, 403, ""},
 		"no route":                                     {"POST", "/test-application/v1/bad/path", good, 404, ""},
+		"no route of a managed Application":            {"POST", "/test-application-meta/v1/bad/path", fixture("CN=test-application-id"), 404, ""},
+		"no route of an unknown Application":           {"POST", "/test-application-id/v1/bad/path", fixture("CN=test-application-id"), 404, ""},
 		"no route, only the application":               {"POST", "/test-application/", good, 404, ""},
 		"no route, wrong certificate":                  {"POST", "/test-application/v1/metadata/services", fixture("CN=other"), 403, ""},
 		"DELETE":                                       {"DELETE", "/test-application/v2/events", good, 204, ""},
@@ -105,7 +216,7 @@ func TestCompatibleAnswers(t *testing.T) {
 			switch {
 			case tc.status >= 400:
 				got.refused(t, tc.status)
-			case got.Status != tc.status || got.Header.Get("Location") != tc.location:
+			case got.Status != tc.status || got.Header.Get("Location") != tc.location || got.Body != "":
 				t.Errorf("got %+v, want %d %q", got, tc.status, tc.location)
 			}
 			if reason, _ := r.audit()[0]["reason"].(string); tc.status != 204 {
@@ -115,6 +226,18 @@ func TestCompatibleAnswers(t *testing.T) {
 				t.Errorf("the publisher saw %+v", r.seen)
 			}
 		})
+	}
+}
+
+func TestCompatibleAuditNamesAClientOfAnUnknownApplication(t *testing.T) {
+	r := newRig(t, nil, compatible)
+	r.send("POST", "/unknown/events", event("CN=somebody"), "x").refused(t, 404)
+	want := []map[string]any{{
+		"level": "WARN", "msg": "event request", "decision": "refused", "reason": "unknown_application", "application": "unknown", "route": "none",
+		"method": "POST", "status": 404.0, "certificateHash": certHash, "certificateSerial": "", "subject": "CN=somebody",
+	}}
+	if d := cmp.Diff(want, r.audit()); d != "" {
+		t.Errorf("(-want +got)\n%s", d)
 	}
 }
 

@@ -227,6 +227,9 @@ func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
 	copyHeader(w.Header(), answer.Header)
 	w.WriteHeader(answer.StatusCode)
 	if reason, err := copyBody(w, answer.Body); err != nil {
+		if client.Err() != nil {
+			reason = ClientGone
+		}
 		if d.outcome == accepted {
 			d.outcome, d.reason, d.detail = failed, reason, err
 		}

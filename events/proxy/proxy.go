@@ -208,13 +208,13 @@ func (h *Handler) compatible(w http.ResponseWriter, r *http.Request, d *decision
 	if e := (*identity.Error)(nil); errors.As(err, &e) && e.Reason == identity.NoHeader {
 		return nil, unidentified(err, http.StatusInternalServerError)
 	}
+	d.client = client
 	if app == nil || !app.DeletionTimestamp.IsZero() {
 		return nil, unauthorized(h.Policy.Authorize(app, client), http.StatusNotFound)
 	}
 	if err != nil {
 		return nil, unidentified(err, http.StatusForbidden)
 	}
-	d.client = client
 	if err := h.authorize(app, client); err != nil {
 		return nil, unauthorized(err, http.StatusForbidden)
 	}
