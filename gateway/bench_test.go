@@ -55,6 +55,9 @@ func (c cell) name() string {
 	return name
 }
 
+// upload is the API that the upload goes to.
+var upload = cell{"basic", 1, 1, 1 << 10}
+
 var benchKinds = []string{"none", "basic", "oauth", "certificate"}
 
 // cells are all kinds at 32 connections, one service and 1 KiB, and each other size of each axis once; or, with full, all
@@ -254,7 +257,7 @@ func (s *stage) open(list []cell) {
 		fmt.Fprintf(&upstreams, "  upstream %s { server %s; keepalive 128; keepalive_requests 100000000; }\n", kind, s.targets[kind].address())
 	}
 	made := map[string]bool{}
-	for _, c := range list {
+	for _, c := range append(slices.Clone(list), upload) {
 		name := fmt.Sprintf("%s-%d", c.kind, c.services)
 		if made[name] {
 			continue
@@ -374,8 +377,8 @@ func (s *stage) uploadMemory() growth {
 			s.b.Logf("memory is not measured: %v", err)
 			return growth{Name: "upload/400MiB"}
 		}
-		l := s.load(who, cell{"basic", 1, 1, 1 << 10})
-		where := path("basic", 1, 0) + "items"
+		l := s.load(who, upload)
+		where := path(upload.kind, upload.services, 0) + "items"
 		if who == "nginx" {
 			where = "/upload/" // streamed, as by the others
 		}
