@@ -80,7 +80,13 @@ func TestSpansAreSentAsTheEnvironmentSaysAndTheLastOnesAtTheEnd(t *testing.T) {
 				t.Fatal(err)
 			}
 			span("work " + what)
+			if on := tracing.Provider() != nil; on != (tc.sent || what == "nothing is sampled") {
+				t.Errorf("there is a provider: %v", on)
+			}
 			end()
+			if tracing.Provider() != nil {
+				t.Error("there is a provider after the end")
+			}
 			got := c.Spans()[before:]
 			if !tc.sent {
 				if len(got) != 0 {
