@@ -1,6 +1,7 @@
 package scaling
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -33,9 +34,11 @@ func readPart(t *testing.T, folder string) (p part) {
 	defer f.Close()
 	for d := yaml.NewYAMLOrJSONDecoder(f, 4096); ; {
 		var o unstructured.Unstructured
-		if err := d.Decode(&o.Object); err == io.EOF {
+		err := d.Decode(&o.Object)
+		if errors.Is(err, io.EOF) {
 			return p
-		} else if err != nil {
+		}
+		if err != nil {
 			t.Fatal(err)
 		}
 		var into any

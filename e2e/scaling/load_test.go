@@ -123,7 +123,7 @@ func (l *load) work(ctx context.Context, kind string, send func(c *http.Client, 
 }
 
 func (l *load) post(c *http.Client, url string, header http.Header) error {
-	r, err := http.NewRequest(http.MethodPost, url, strings.NewReader(`{"n":1}`)) //nolint:noctx // the clients have time-outs
+	r, err := http.NewRequest(http.MethodPost, url, strings.NewReader(`{"n":1}`))
 	if err != nil {
 		return err
 	}

@@ -307,6 +307,8 @@ func normalised(name string) string {
 	return strings.Trim(strings.ToLower(other.ReplaceAllString(name, "-")), "-")
 }
 
+var errStatusLost = errors.New("the cluster did not take the status that was written with the CompassConnection")
+
 // report writes the status with the object, and looks whether the cluster took it: without it the agent would pair again.
 func (b *before) report(connection *unstructured.Unstructured) error {
 	now := time.Now().UTC().Format(time.RFC3339)
@@ -317,7 +319,7 @@ func (b *before) report(connection *unstructured.Unstructured) error {
 		return err
 	}
 	if at, _, _ := unstructured.NestedString(connection.Object, "status", "synchronizationStatus", "lastAttempt"); at != now {
-		return errors.New("the cluster did not take the status that was written with the CompassConnection")
+		return errStatusLost
 	}
 	return nil
 }

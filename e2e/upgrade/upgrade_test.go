@@ -77,6 +77,7 @@ kubectl patch applications.applicationconnector.kyma-project.io/mp-shop --type=m
 	w.same("the upgrade", planted)
 	w.upgraded("the upgrade", certificate)
 	w.calls("the upgrade", w.callGateway, "shop")
+	w.ignoresTheAgentOfBefore()
 
 	// Things change while the new agent is there: a password, a system, the certificate.
 	x.password.Store("second")
@@ -131,6 +132,26 @@ kubectl patch applications.applicationconnector.kyma-project.io/mp-shop --type=m
 		t.Errorf("of what the administrator had set is left: annotation %q, skipVerify %v", mine, skip)
 	}
 	w.noPairing(1)
+}
+
+// ignoresTheAgentOfBefore: why the page has that agent end first. It has no right to write here, so the administrator does.
+func (w *world) ignoresTheAgentOfBefore() {
+	w.t.Helper()
+	b := &before{t: w.t, kube: w.kube}
+	w.eventually("the status to be lost that an agent of before writes", func() error { // the new agent writes side by side
+		connection := object(connectionKind, "compass-connection")
+		if err := w.kube.Get(w.t.Context(), client.ObjectKeyFromObject(connection), connection); err != nil {
+			return err
+		}
+		switch err := b.report(connection); {
+		case errors.Is(err, errStatusLost):
+			return nil
+		case err == nil:
+			return errors.New("it is kept")
+		default:
+			return err
+		}
+	})
 }
 
 // upgraded: all is well with the new manifests, the certificate is the one of before, and nobody's finalizers are left.
