@@ -22,7 +22,7 @@ import (
 	"sigs.k8s.io/yaml"
 )
 
-// ingress is where Istio's ingress gateway runs, and labels are what Gateways select it by.
+// ingress is the Pod of Istio's ingress gateway; Gateways select it by its label.
 var ingress = corev1.Pod{
 	TypeMeta:   metav1.TypeMeta{APIVersion: "v1", Kind: "Pod"},
 	ObjectMeta: metav1.ObjectMeta{Namespace: istio, Name: "istio-ingressgateway-1", Labels: map[string]string{"app": "istio-ingressgateway", "istio": "ingressgateway"}},
@@ -131,7 +131,10 @@ func (o object) into(t *testing.T, into any) {
 	switch into := into.(type) {
 	case *corev1.Secret:
 		for key, value := range into.StringData {
-			into.Data = map[string][]byte{key: []byte(value)}
+			if into.Data == nil {
+				into.Data = map[string][]byte{}
+			}
+			into.Data[key] = []byte(value)
 		}
 		into.StringData = nil
 	case *corev1.Service:

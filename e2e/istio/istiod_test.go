@@ -111,7 +111,7 @@ func (c control) proxy(kind model.NodeType, p corev1.Pod) *model.Proxy {
 	})
 }
 
-// secret is what the edge gets when it asks for a Secret, in PEM: authorities, or a certificate. It is nil if there is none.
+// secret is what the edge gets when it asks for authorities or a certificate by this name; nil if there is none.
 func (c control) secret(name string) *tls.Secret {
 	c.t.Helper()
 	request := &model.PushRequest{Forced: true, Push: c.PushContext(), Start: time.Now()}

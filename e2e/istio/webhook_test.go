@@ -106,7 +106,7 @@ func TestIstiosWebhookRefusesOurObjectsWithAMistake(t *testing.T) {
 			"Gateway", "credentialName: kyma-gateway-certs", "privateKey: \"\"", "MUTUAL TLS requires a client CA bundle",
 		},
 		"a Gateway with a host that is none": {
-			"Gateway", "./gateway.kyma.example.com", "./gateway..example.com", "domain name",
+			"Gateway", "./gateway.kyma.example.com", "./gateway..example.com", `domain name ".example.com" invalid`,
 		},
 		"a VirtualService with a path that is no regular expression": {
 			"VirtualService", "^/[^/]+/v1/events(/|/.*)?", "^/[^/+/v1/events(/|/.*)?", "missing closing ]",
@@ -118,13 +118,13 @@ func TestIstiosWebhookRefusesOurObjectsWithAMistake(t *testing.T) {
 			"DestinationRule", "host: central-application-connectivity-validator.kyma-system.svc.cluster.local", "host: \"\"", "empty domain name not allowed",
 		},
 		"an AuthorizationPolicy with a port that is none": {
-			"AuthorizationPolicy", "\"8080\"", "\"eighty\"", "port",
+			"AuthorizationPolicy", "\"8080\"", "\"eighty\"", "bad port (eighty)",
 		},
 		"a PeerAuthentication with settings of port 0": {
-			"PeerAuthentication", "\"8081\":", "\"0\":", "port",
+			"PeerAuthentication", "\"8081\":", "\"0\":", "port must be in range 1..65535",
 		},
 		"a PeerAuthentication with an unknown mode": {
-			"PeerAuthentication", "mode: STRICT", "mode: STRICTER", "STRICTER",
+			"PeerAuthentication", "mode: STRICT", "mode: STRICTER", "unknown value",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
