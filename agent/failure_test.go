@@ -288,15 +288,16 @@ func TestTheAgentRefusesToStartWithOneClearLine(t *testing.T) {
 	for name, test := range map[string]struct {
 		key, value, says string
 	}{
-		"a port that is taken":       {"APP_HEALTH_PORT", port, "APP_HEALTH_PORT"},
-		"metrics port that is taken": {"APP_METRICS_PORT", port, "APP_METRICS_PORT"},
-		"a CA file that is not":      {"APP_COMPASS_CA_FILE", "/nonexistent/ca.pem", "APP_COMPASS_CA_FILE"},
-		"a CA file without any":      {"APP_COMPASS_CA_FILE", empty, "APP_COMPASS_CA_FILE"},
-		"a kubeconfig that is not":   {"KUBECONFIG", "", "environment variable KUBECONFIG: stat /nonexistent/kubeconfig"},
+		"a port that is taken":             {"APP_HEALTH_PORT", port, "APP_HEALTH_PORT"},
+		"metrics port that is taken":       {"APP_METRICS_PORT", port, "APP_METRICS_PORT"},
+		"status page's port that is taken": {"APP_STATUS_PAGE_ADDRESS", "127.0.0.1:" + port, "APP_STATUS_PAGE_ADDRESS"},
+		"a CA file that is not":            {"APP_COMPASS_CA_FILE", "/nonexistent/ca.pem", "APP_COMPASS_CA_FILE"},
+		"a CA file without any":            {"APP_COMPASS_CA_FILE", empty, "APP_COMPASS_CA_FILE"},
+		"a kubeconfig that is not":         {"KUBECONFIG", "", "environment variable KUBECONFIG: stat /nonexistent/kubeconfig"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("KUBECONFIG", "/nonexistent/kubeconfig")
-			env := map[string]string{"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", test.key: test.value}
+			env := map[string]string{"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "127.0.0.1:0", test.key: test.value}
 			err := endOf(t, env)
 			if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(strings.TrimSpace(err.Error()), "\n") {
 				t.Errorf("%v; want %s in one line", err, test.says)

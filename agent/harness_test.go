@@ -76,6 +76,7 @@ type stage struct {
 
 	canaries *canary.Set   // those, and whatever was secret in any Secret
 	metrics  *lockedBuffer // of each agent, at its end
+	pages    *lockedBuffer // the same: its status page, as HTML and as JSON
 
 	configuration, credential, authorities types.NamespacedName
 }
@@ -107,7 +108,7 @@ func newStage(t *testing.T) *stage {
 		t.Fatal(err)
 	}
 	s := &stage{
-		t: t, client: c, compass: server, log: &lockedBuffer{}, secrets: []string{canaryText}, canaries: &canary.Set{}, metrics: &lockedBuffer{},
+		t: t, client: c, compass: server, log: &lockedBuffer{}, secrets: []string{canaryText}, canaries: &canary.Set{}, metrics: &lockedBuffer{}, pages: &lockedBuffer{},
 		configuration: types.NamespacedName{Namespace: system, Name: "compass-agent-configuration"},
 		credential:    types.NamespacedName{Namespace: system, Name: "cluster-client-certificates"},
 		authorities:   types.NamespacedName{Namespace: ingress, Name: "kyma-gateway-certs-cacert"},
@@ -116,7 +117,7 @@ func newStage(t *testing.T) *stage {
 		"APP_AGENT_CONFIGURATION_SECRET": s.configuration.String(), "APP_CLUSTER_CERTIFICATES_SECRET": s.credential.String(),
 		"APP_CA_CERTIFICATES_SECRET": s.authorities.String(), "APP_INTEGRATION_NAMESPACE": system, "APP_COMPASS_CA_FILE": ca,
 		"APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "200ms", "APP_CONTROLLER_SYNC_PERIOD": "2h",
-		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_LEADER_ELECTION": "false",
+		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "127.0.0.1:0", "APP_LEADER_ELECTION": "false",
 		"APP_LOG_LEVEL": "debug",
 	}
 	s.canaries.Add("the password of the shop", canaryText)
@@ -165,8 +166,8 @@ func (s *stage) configure(edits ...func(map[string]string)) {
 
 // running is one agent.
 type running struct {
-	health, metrics string
-	stop            func()
+	health, metrics, page string
+	stop                  func()
 }
 
 // start runs an agent until the test ends, or until stop.
@@ -179,6 +180,7 @@ func (s *stage) start() *running {
 	o.Kubernetes, o.LogTo = rest.CopyConfig(&cluster), s.log
 	r := &running{}
 	open := make(chan struct{})
+	o.ListeningStatusPage = func(page net.Addr) { r.page = "http://" + page.String() }
 	o.Listening = func(health, metrics net.Addr) {
 		r.health, r.metrics = "http://"+health.String(), "http://"+metrics.String()
 		close(open)
@@ -188,6 +190,7 @@ func (s *stage) start() *running {
 	go func() { ended <- agent.Run(ctx, o) }()
 	r.stop = sync.OnceFunc(func() {
 		_, _ = io.WriteString(s.metrics, scraped(r.metrics+"/metrics"))
+		_, _ = io.WriteString(s.pages, scraped(r.page+"/")+scraped(r.page+"/status.json"))
 		cancel()
 		select {
 		case err := <-ended:
@@ -309,7 +312,7 @@ func (s *stage) noSecretWasTold() {
 	for _, e := range events.Items {
 		told["event "+e.Reason] += e.Note + "\n"
 	}
-	told["metrics"] = s.metrics.String()
+	told["metrics"], told["status page"] = s.metrics.String(), s.pages.String()
 	for where, text := range told {
 		for _, name := range s.canaries.In(text) {
 			s.t.Errorf("%s is told: in the %s", name, where)

@@ -52,6 +52,8 @@ type Options struct {
 	// ListenAddress is the IP address to listen on; empty means all. Port 0 means any free one.
 	ListenAddress           string
 	HealthPort, MetricsPort int
+	// StatusPageAddress is where people look at the status, as host:port; empty means nowhere. Port 0 means any free one.
+	StatusPageAddress string
 	// LeaderElection lets several agents run of which one acts.
 	LeaderElection bool
 	// LogLevel and LogFormat (json or text) of the log.
@@ -68,6 +70,8 @@ type Options struct {
 	LogTo io.Writer
 	// Listening, if set, is told the addresses once they are open. It is for callers that ask for port 0.
 	Listening func(health, metrics net.Addr)
+	// ListeningStatusPage, if set, is told the same of the status page, before Listening; there may be none.
+	ListeningStatusPage func(net.Addr)
 }
 
 // Variable is one environment variable that the agent reads.
@@ -133,6 +137,21 @@ var Variables = []Variable{
 	}},
 	{"APP_HEALTH_PORT", "8090", wantPort, "port of `/healthz` and `/readyz`", port(func(o *Options) *int { return &o.HealthPort })},
 	{"APP_METRICS_PORT", "8089", wantPort, "port of `/metrics`", port(func(o *Options) *int { return &o.MetricsPort })},
+	{"APP_STATUS_PAGE_ADDRESS", "127.0.0.1:8091", "a host and a port, such as 127.0.0.1:8091, or off", "where the [status page](../status-page.md) is served, to whoever reaches it; `off`: nowhere", func(o *Options, s string) error {
+		o.StatusPageAddress = s
+		if s == "off" {
+			o.StatusPageAddress = ""
+			return nil
+		}
+		host, number, err := net.SplitHostPort(s)
+		if err == nil && host == "" {
+			err = errors.New("no host")
+		}
+		if err == nil && net.ParseIP(host) == nil && len(validation.IsDNS1123Subdomain(host)) > 0 {
+			err = errors.New("neither an IP address nor a name")
+		}
+		return errors.Join(err, port(func(*Options) *int { return new(int) })(o, number))
+	}},
 	{"APP_LEADER_ELECTION", "true", wantBool, "let several agents run of which one acts, by a Lease beside the configuration Secret", boolean(func(o *Options) *bool { return &o.LeaderElection })},
 	{"APP_LOG_LEVEL", "info", "debug, info, warn or error", "least level of log lines", func(o *Options, s string) error { return o.LogLevel.UnmarshalText([]byte(s)) }},
 	{"APP_LOG_FORMAT", "json", "json or text", "form of log lines", func(o *Options, s string) error {

@@ -29,6 +29,7 @@ var defaults = agent.Options{
 	ConsoleURL:           "https://console.kyma.local",
 	HealthPort:           8090,
 	MetricsPort:          8089,
+	StatusPageAddress:    "127.0.0.1:8091",
 	LeaderElection:       true,
 	LogLevel:             slog.LevelInfo,
 	LogFormat:            "json",
@@ -50,18 +51,20 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 		"a name after a slash":          {map[string]string{"APP_CA_CERTIFICATES_SECRET": "/ca"}, func(o *agent.Options) { o.CASecret = types.NamespacedName{Namespace: "default", Name: "ca"} }},
 		"a name before a slash":         {map[string]string{"APP_CA_CERTIFICATES_SECRET": "ca/"}, func(o *agent.Options) { o.CASecret = types.NamespacedName{Namespace: "default", Name: "ca"} }},
 		"segments beyond are ignored":   {map[string]string{"APP_CA_CERTIFICATES_SECRET": "a/b/c"}, func(o *agent.Options) { o.CASecret = types.NamespacedName{Namespace: "a", Name: "b"} }},
+		"no status page":                {map[string]string{"APP_STATUS_PAGE_ADDRESS": "off"}, func(o *agent.Options) { o.StatusPageAddress = "" }},
+		"a status page by name":         {map[string]string{"APP_STATUS_PAGE_ADDRESS": "localhost:1"}, func(o *agent.Options) { o.StatusPageAddress = "localhost:1" }},
 		"everything": {map[string]string{
 			"APP_AGENT_CONFIGURATION_SECRET": "a/b", "APP_CLUSTER_CERTIFICATES_SECRET": "c/d", "APP_CA_CERTIFICATES_SECRET": "e/f",
 			"APP_CONTROLLER_SYNC_PERIOD": "1m", "APP_MINIMAL_COMPASS_SYNC_TIME": "2s", "APP_CERT_VALIDITY_RENEWAL_THRESHOLD": "0.5", "APP_CERT_KEY_SIZE": "3072",
 			"APP_COMPASS_CA_FILE": "/ca.pem", "APP_SKIP_APPS_TLS_VERIFY": "true", "APP_CENTRAL_GATEWAY_SERVICE_URL": "http://g:1", "APP_INTEGRATION_NAMESPACE": "n",
 			"APP_PRUNE_GUARD_COUNT": "1", "APP_PRUNE_GUARD_SHARE": "1", "APP_PRUNE_GUARD_CONFIRMATIONS": "7", "APP_PRUNE_GUARD_SPAN": "1m",
-			"APP_RUNTIME_EVENTS_URL": "https://e", "APP_RUNTIME_CONSOLE_URL": "https://c", "APP_REPORT_APPLICATIONS": "true", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "1", "APP_METRICS_PORT": "2",
+			"APP_RUNTIME_EVENTS_URL": "https://e", "APP_RUNTIME_CONSOLE_URL": "https://c", "APP_REPORT_APPLICATIONS": "true", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "1", "APP_METRICS_PORT": "2", "APP_STATUS_PAGE_ADDRESS": "[::1]:3",
 			"APP_LEADER_ELECTION": "false", "APP_LOG_LEVEL": "debug", "APP_LOG_FORMAT": "text", "APP_GATEWAY_PORT": "9", "APP_QUERY_LOGGING": "true", "APP_METRICS_LOGGING_TIME_INTERVAL": "1h",
 		}, func(o *agent.Options) {
 			*o = agent.Options{
 				ConfigurationSecret: types.NamespacedName{Namespace: "a", Name: "b"}, ClientSecret: types.NamespacedName{Namespace: "c", Name: "d"}, CASecret: types.NamespacedName{Namespace: "e", Name: "f"},
 				SyncPeriod: time.Minute, MinimalSyncTime: 2 * time.Second, RenewalThreshold: 0.5, KeySize: 3072, CompassCAFile: "/ca.pem", SkipAppsTLSVerify: true,
-				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: plan.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ReportApplications: true, ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2,
+				GatewayURL: "http://g:1", IntegrationNamespace: "n", Guard: plan.Guard{Count: 1, Share: 1, Confirmations: 7, Span: time.Minute}, EventsURL: "https://e", ConsoleURL: "https://c", ReportApplications: true, ListenAddress: "127.0.0.1", HealthPort: 1, MetricsPort: 2, StatusPageAddress: "[::1]:3",
 				LogLevel: slog.LevelDebug, LogFormat: "text",
 			}
 		}},
@@ -72,7 +75,7 @@ func TestOptionsComeFromTheEnvironment(t *testing.T) {
 		if err != nil {
 			t.Errorf("%s: %v", name, err)
 		}
-		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(agent.Options{}, "Kubernetes", "LogTo", "Listening")); diff != "" {
+		if diff := cmp.Diff(want, got, cmpopts.IgnoreFields(agent.Options{}, "Kubernetes", "LogTo", "Listening", "ListeningStatusPage")); diff != "" {
 			t.Errorf("%s: %s", name, diff)
 		}
 	}
@@ -94,6 +97,7 @@ func TestAWrongOptionNamesTheVariableAndWhatWouldBeRight(t *testing.T) {
 		"APP_INTEGRATION_NAMESPACE":           {"Not A Namespace"},
 		"APP_LISTEN_ADDRESS":                  {"localhost", "127.0.0.1:80"},
 		"APP_HEALTH_PORT":                     {"-1", "65536", "http"},
+		"APP_STATUS_PAGE_ADDRESS":             {"8091", ":8091", "127.0.0.1", "127.0.0.1:http", "127.0.0.1:65536", "no name:1", "none"},
 		"APP_LOG_LEVEL":                       {"loud"},
 		"APP_LOG_FORMAT":                      {"xml"},
 		"APP_METRICS_LOGGING_TIME_INTERVAL":   {"30"},

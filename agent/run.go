@@ -131,6 +131,13 @@ func Run(ctx context.Context, o Options) error {
 		return err
 	}
 	defer func() { _ = metrics.Close() }()
+	var page net.Listener // there may be none
+	if o.StatusPageAddress != "" {
+		if page, err = net.Listen("tcp", o.StatusPageAddress); err != nil {
+			return fmt.Errorf("environment variable APP_STATUS_PAGE_ADDRESS: %w", err)
+		}
+		defer func() { _ = page.Close() }()
+	}
 	transport := graphql.Options{InsecureSkipVerify: o.SkipCompassTLSVerify, Timeout: o.CompassTimeout, UserAgent: "compass-runtime-agent", Log: log}
 	if o.CompassCAFile != "" {
 		if transport.RootCAs, err = graphql.RootsFromFile(o.CompassCAFile); err != nil {
@@ -166,6 +173,15 @@ func Run(ctx context.Context, o Options) error {
 	}
 	if err := o.serve(mgr, watched, reconciler, registry, health, metrics); err != nil {
 		return err
+	}
+	if page != nil {
+		if err := o.serveStatusPage(mgr, page, log); err != nil {
+			return err
+		}
+		if o.ListeningStatusPage != nil {
+			o.ListeningStatusPage(page.Addr())
+		}
+		log.InfoContext(ctx, "the status page is served", "address", page.Addr().String())
 	}
 	if o.Listening != nil {
 		o.Listening(health.Addr(), metrics.Addr())

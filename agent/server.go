@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"sync/atomic"
@@ -10,6 +11,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/cache"
 	"sigs.k8s.io/controller-runtime/pkg/healthz"
@@ -17,6 +19,8 @@ import (
 	crmetrics "sigs.k8s.io/controller-runtime/pkg/metrics"
 
 	"github.com/application-connector/application-connector/agent/connection"
+	"github.com/application-connector/application-connector/agent/statuspage"
+	"github.com/application-connector/application-connector/version"
 )
 
 // serve adds the servers. They run whether or not this agent is the one that acts: a standby is alive and ready too.
@@ -53,12 +57,35 @@ func (o Options) serve(mgr manager.Manager, caches []cache.Cache, r *connection.
 		listener net.Listener
 		handler  http.Handler
 	}{"health": {health, probes}, "metrics": {metrics, exposition}} {
-		server := &http.Server{Handler: s.handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second, MaxHeaderBytes: 64 << 10}
-		if err := mgr.Add(&manager.Server{Name: name, Server: server, Listener: s.listener, ShutdownTimeout: ptr.To(time.Second)}); err != nil {
+		if err := addServer(mgr, name, s.listener, s.handler); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// serveStatusPage adds the page for people, on standbys too.
+func (o Options) serveStatusPage(mgr manager.Manager, listener net.Listener, log *slog.Logger) error {
+	host, _, err := net.SplitHostPort(o.StatusPageAddress)
+	if err != nil {
+		return err
+	}
+	return addServer(mgr, "status page", listener, statuspage.New(statuspage.Options{
+		Objects: mgr.GetCache(), Events: mgr.GetAPIReader(), Controller: controllerName, Host: host, Version: version.String(), Clock: clock.RealClock{}, Log: log,
+		Acts: func() bool {
+			select {
+			case <-mgr.Elected():
+				return true
+			default:
+				return false
+			}
+		},
+	}))
+}
+
+func addServer(mgr manager.Manager, name string, listener net.Listener, handler http.Handler) error {
+	server := &http.Server{Handler: handler, ReadHeaderTimeout: 5 * time.Second, ReadTimeout: 10 * time.Second, WriteTimeout: 30 * time.Second, IdleTimeout: 90 * time.Second, MaxHeaderBytes: 64 << 10}
+	return mgr.Add(&manager.Server{Name: name, Server: server, Listener: listener, ShutdownTimeout: ptr.To(time.Second)})
 }
 
 // onEveryAgent runs on standbys too.

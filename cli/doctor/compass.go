@@ -14,10 +14,10 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/application-connector/application-connector/agent/connection"
+	"github.com/application-connector/application-connector/agent/report"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
 	"github.com/application-connector/application-connector/cli/onboard"
-	"github.com/application-connector/application-connector/cli/status"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/graphql"
 	"github.com/application-connector/application-connector/graphql/director"
@@ -213,7 +213,7 @@ func (c *compass) reached(o outcome) outcome {
 
 // late is when the agent meant to call Compass, if that is so long ago that it cannot be running.
 func (c *compass) late() *metav1.Time {
-	if next := c.connection.Status.NextAttempt; next != nil && c.now().After(next.Add(status.Overdue)) {
+	if next := c.connection.Status.NextAttempt; next != nil && c.now().After(next.Add(report.Overdue)) {
 		return next
 	}
 	return nil
@@ -305,21 +305,21 @@ func (c *compass) synced(context.Context) outcome {
 	if stalled := meta.FindStatusCondition(st.Conditions, compassv1alpha1.ConditionStalled); stalled != nil && stalled.Status == metav1.ConditionTrue {
 		return wrong("do what the message says; after that the agent goes on by itself", "the agent waits for somebody: %s", cmp.Or(stalled.Message, stalled.Reason))
 	}
-	report := status.NewReport(c.connection, nil, c.now())
-	switch report.Health {
-	case status.Unhealthy:
-		return wrong("see what is wrong above; the agent tries again by itself", "the agent says: %s", report.Reason)
-	case status.Unknown:
-		return unknown("run it again in a minute; if nothing changes, "+agent, "%s", report.Reason)
+	told := report.New(c.connection, nil, c.now())
+	switch told.Health {
+	case report.Unhealthy:
+		return wrong("see what is wrong above; the agent tries again by itself", "the agent says: %s", told.Reason)
+	case report.Unknown:
+		return unknown("run it again in a minute; if nothing changes, "+agent, "%s", told.Reason)
 	}
 	if blocked := meta.FindStatusCondition(st.Conditions, compassv1alpha1.ConditionPruneBlocked); blocked != nil && blocked.Status == metav1.ConditionTrue {
 		return wrong("look at the formations of the runtime in Compass; if the systems are really gone, confirm it as the message says", "Applications are kept that Compass does not name: %s", cmp.Or(blocked.Message, blocked.Reason))
 	}
 	when := "never"
-	if report.Sync.Last != nil {
-		when = stamp(report.Sync.Last.Time)
+	if told.Sync.Last != nil {
+		when = stamp(told.Sync.Last.Time)
 	}
-	return fine("last at %s: %d of %d systems are in place, %d failed", when, report.Sync.Ready, report.Sync.Total, report.Sync.Failed)
+	return fine("last at %s: %d of %d systems are in place, %d failed", when, told.Sync.Ready, told.Sync.Total, told.Sync.Failed)
 }
 
 func orNone(s string) string { return cmp.Or(s, "(unknown)") }

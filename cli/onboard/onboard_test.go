@@ -249,7 +249,7 @@ func (c *control) runAgent() {
 		"APP_AGENT_CONFIGURATION_SECRET": c.options.Secret, "APP_CLUSTER_CERTIFICATES_SECRET": c.options.ClientSecret,
 		"APP_CA_CERTIFICATES_SECRET": namespace + "/authorities", "APP_INTEGRATION_NAMESPACE": namespace, "APP_COMPASS_CA_FILE": ca,
 		"APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "200ms", "APP_CONTROLLER_SYNC_PERIOD": "1h",
-		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_LEADER_ELECTION": "false",
+		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "off", "APP_LEADER_ELECTION": "false",
 	}
 	o, err := agent.FromEnvironment(func(name string) string { return env[name] })
 	if err != nil {

@@ -2,7 +2,6 @@ package status
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"io"
 	"strconv"
@@ -15,6 +14,7 @@ import (
 	"k8s.io/cli-runtime/pkg/printers"
 	"sigs.k8s.io/yaml"
 
+	"github.com/application-connector/application-connector/agent/report"
 	appv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/cli/terminal"
 )
@@ -32,15 +32,10 @@ var formats = []string{formatTable, formatWide, formatJSON, formatYAML}
 // none stands in a table where nothing is known, as in kubectl's.
 const none = "<none>"
 
-func (o *Options) print(r Report) error {
+func (o *Options) print(r report.Report) error {
 	switch o.Output {
 	case formatJSON:
-		text, err := json.MarshalIndent(r, "", "  ")
-		if err != nil {
-			return err
-		}
-		_, err = fmt.Fprintf(o.Out, "%s\n", text)
-		return err
+		return r.WriteJSON(o.Out)
 	case formatYAML:
 		text, err := yaml.Marshal(r)
 		if err != nil {
@@ -49,12 +44,12 @@ func (o *Options) print(r Report) error {
 		_, err = o.Out.Write(text)
 		return err
 	default:
-		return r.table(o.Out, o.Clock.Now(), o.Output == formatWide)
+		return table(&r, o.Out, o.Clock.Now(), o.Output == formatWide)
 	}
 }
 
 // table prints for people.
-func (r *Report) table(out io.Writer, now time.Time, wide bool) error {
+func table(r *report.Report, out io.Writer, now time.Time, wide bool) error {
 	w := printers.GetNewTabWriter(out)
 	row := func(cells ...string) {
 		for i := range cells {
@@ -62,7 +57,7 @@ func (r *Report) table(out io.Writer, now time.Time, wide bool) error {
 		}
 		_, _ = fmt.Fprintln(w, strings.Join(cells, "\t")) // Flush tells of errors
 	}
-	r.summary(row, now, wide)
+	summary(r, row, now, wide)
 	if err := w.Flush(); err != nil {
 		return err
 	}
@@ -78,16 +73,16 @@ func (r *Report) table(out io.Writer, now time.Time, wide bool) error {
 	}
 	for i := range r.Applications {
 		if wide {
-			r.Applications[i].wideRows(row)
+			wideRows(&r.Applications[i], row)
 		} else {
-			r.Applications[i].rows(row)
+			rows(&r.Applications[i], row)
 		}
 	}
 	return w.Flush()
 }
 
 // summary is everything but the Applications.
-func (r *Report) summary(row func(...string), now time.Time, wide bool) {
+func summary(r *report.Report, row func(...string), now time.Time, wide bool) {
 	if r.Reason == "" {
 		row("HEALTH", string(r.Health))
 	} else {
@@ -120,9 +115,9 @@ func (r *Report) summary(row func(...string), now time.Time, wide bool) {
 }
 
 // rows are one for each service; an Application without any has one row.
-func (a *Application) rows(row func(...string)) {
+func rows(a *report.Application, row func(...string)) {
 	if len(a.Services) == 0 {
-		row(append([]string{a.Name, none, "0", "0"}, a.conditionCells()...)...)
+		row(append([]string{a.Name, none, "0", "0"}, conditionCells(a)...)...)
 	}
 	for _, s := range a.Services {
 		apis, events := 0, 0
@@ -134,27 +129,27 @@ func (a *Application) rows(row func(...string)) {
 				events++
 			}
 		}
-		row(append([]string{a.Name, s.title(), strconv.Itoa(apis), strconv.Itoa(events)}, a.conditionCells()...)...)
+		row(append([]string{a.Name, title(&s), strconv.Itoa(apis), strconv.Itoa(events)}, conditionCells(a)...)...)
 	}
 }
 
 // wideRows are one for each entry; what has none has one row.
-func (a *Application) wideRows(row func(...string)) {
+func wideRows(a *report.Application, row func(...string)) {
 	if len(a.Services) == 0 {
-		row(append([]string{a.Name, orNone(a.CompassID), none, none, none, none}, a.conditionCells()...)...)
+		row(append([]string{a.Name, orNone(a.CompassID), none, none, none, none}, conditionCells(a)...)...)
 	}
 	for _, s := range a.Services {
 		if len(s.Entries) == 0 {
-			row(append([]string{a.Name, orNone(a.CompassID), s.title(), none, none, none}, a.conditionCells()...)...)
+			row(append([]string{a.Name, orNone(a.CompassID), title(&s), none, none, none}, conditionCells(a)...)...)
 		}
 		for _, e := range s.Entries {
-			row(append([]string{a.Name, orNone(a.CompassID), s.title(), orNone(e.Name), e.Type, orNone(e.URL)}, a.conditionCells()...)...)
+			row(append([]string{a.Name, orNone(a.CompassID), title(&s), orNone(e.Name), e.Type, orNone(e.URL)}, conditionCells(a)...)...)
 		}
 	}
 }
 
 // conditionCells are the last columns of every row.
-func (a *Application) conditionCells() []string {
+func conditionCells(a *report.Application) []string {
 	return []string{
 		statusOf(a.Conditions, appv1alpha1.ConditionSynchronized),
 		statusOf(a.Conditions, appv1alpha1.ConditionCredentialsReady),
@@ -162,7 +157,7 @@ func (a *Application) conditionCells() []string {
 	}
 }
 
-func (s *Service) title() string { return cmp.Or(s.DisplayName, s.Name, none) }
+func title(s *report.Service) string { return cmp.Or(s.DisplayName, s.Name, none) }
 
 func statusOf(conditions []metav1.Condition, conditionType string) string {
 	if c := meta.FindStatusCondition(conditions, conditionType); c != nil {

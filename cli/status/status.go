@@ -16,13 +16,13 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/report"
 	appv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/kubeconfig"
@@ -38,7 +38,7 @@ const (
 // Error is why the exit code is not 0.
 type Error struct {
 	// Health is Unhealthy or Unknown.
-	Health Health
+	Health report.Health
 	Err    error
 }
 
@@ -50,7 +50,7 @@ func (e *Error) Unwrap() error { return e.Err }
 
 // ExitCode is 1 for what is not healthy and 2 for what could not be found out.
 func (e *Error) ExitCode() int {
-	if e.Health == Unhealthy {
+	if e.Health == report.Unhealthy {
 		return 1
 	}
 	return 2
@@ -89,7 +89,7 @@ func (o *Options) BindFlags(fs *pflag.FlagSet) {
 // Validate refuses what is not a format.
 func (o *Options) Validate() error {
 	if !slices.Contains(formats, o.Output) {
-		return &Error{Unknown, fmt.Errorf("--output %q: one of %s is needed", o.Output, strings.Join(formats, ", "))}
+		return &Error{report.Unknown, fmt.Errorf("--output %q: one of %s is needed", o.Output, strings.Join(formats, ", "))}
 	}
 	return nil
 }
@@ -98,7 +98,7 @@ func (o *Options) Validate() error {
 func (o *Options) Complete() error {
 	var err error
 	if o.cluster, err = kubeconfig.Config(o.Config); err != nil {
-		return &Error{Unknown, err}
+		return &Error{report.Unknown, err}
 	}
 	o.scheme = runtime.NewScheme()
 	return errors.Join(compassv1alpha1.AddToScheme(o.scheme), appv1alpha1.AddToScheme(o.scheme))
@@ -141,50 +141,25 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return unreadable(err)
 	}
-	report, err := read(ctx, reader, o.Clock.Now(), pageSize)
+	found, err := report.Read(ctx, reader, o.Clock.Now(), pageSize)
 	if err != nil {
 		return unreadable(err)
 	}
 	if o.Watch {
-		return o.watch(ctx, report)
+		return o.watch(ctx, found)
 	}
-	if err := o.print(report); err != nil {
+	if err := o.print(found); err != nil {
 		return err
 	}
-	return report.err()
+	return judged(&found)
 }
 
-// err is nil for a healthy report.
-func (r *Report) err() error {
-	if r.Health == Healthy {
+// judged is nil for a healthy report.
+func judged(r *report.Report) error {
+	if r.Health == report.Healthy {
 		return nil
 	}
 	return &Error{r.Health, errors.New(r.Reason)}
-}
-
-// read reads everything that a report is made of, the Applications by pages of so many; 0 is for a cache, which has no
-// pages.
-func read(ctx context.Context, reader client.Reader, now time.Time, page int64) (Report, error) {
-	connection := &compassv1alpha1.CompassConnection{}
-	err := reader.Get(ctx, types.NamespacedName{Name: compassv1alpha1.ConnectionName}, connection)
-	if apierrors.IsNotFound(err) {
-		connection, err = nil, nil
-	}
-	if err != nil {
-		return Report{}, err
-	}
-	var applications []appv1alpha1.Application
-	options := &client.ListOptions{Limit: page}
-	for {
-		var list appv1alpha1.ApplicationList
-		if err := reader.List(ctx, &list, options); err != nil {
-			return Report{}, err
-		}
-		applications = append(applications, list.Items...)
-		if options.Continue = list.Continue; page == 0 || options.Continue == "" {
-			return NewReport(connection, applications, now), nil
-		}
-	}
 }
 
 // unreadable says what to do when the cluster gives no answer.
@@ -198,5 +173,5 @@ func unreadable(err error) error {
 	case apierrors.IsForbidden(err):
 		advice = "get, list and watch on compassconnections and applications are needed"
 	}
-	return &Error{Unknown, fmt.Errorf("the cluster cannot be read: %w; %s", err, advice)}
+	return &Error{report.Unknown, fmt.Errorf("the cluster cannot be read: %w; %s", err, advice)}
 }

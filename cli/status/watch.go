@@ -17,6 +17,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
+	"github.com/application-connector/application-connector/agent/report"
 	appv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/terminal"
@@ -31,7 +32,7 @@ const (
 
 // watch prints the report first, then again whenever the cluster says that something in it has changed, until ctx ends.
 // It returns what the last report says.
-func (o *Options) watch(ctx context.Context, first Report) error {
+func (o *Options) watch(ctx context.Context, first report.Report) error {
 	// Both libraries would write on the terminal when a connection is lost; one line of ours does.
 	klog.SetLogger(logr.Discard())
 	ctrllog.SetLogger(logr.Discard())
@@ -95,32 +96,32 @@ func (o *Options) watch(ctx context.Context, first Report) error {
 	for {
 		select {
 		case <-ctx.Done():
-			return last.err()
+			return judged(&last)
 		case <-ended:
 			if ctx.Err() != nil {
-				return last.err()
+				return judged(&last)
 			}
 			return unreadable(failed)
 		case <-changed:
 		}
 		select {
 		case <-ctx.Done():
-			return last.err()
+			return judged(&last)
 		case <-time.After(settle):
 		}
 		if !objects.WaitForCacheSync(ctx) {
-			return last.err()
+			return judged(&last)
 		}
-		report, err := read(ctx, objects, o.Clock.Now(), 0)
+		found, err := report.Read(ctx, objects, o.Clock.Now(), 0)
 		switch {
 		case ctx.Err() != nil:
-			return last.err()
+			return judged(&last)
 		case err != nil:
 			return unreadable(err)
-		case equality.Semantic.DeepEqual(report, last):
+		case equality.Semantic.DeepEqual(found, last):
 			continue
 		}
-		last = report
+		last = found
 		if err := o.separate(); err != nil {
 			return err
 		}

@@ -22,6 +22,7 @@ func (w *world) writeEndpoints() error {
 		"validatorAdmin": "http://" + address(w.ports.ValidatorAdmin),
 		"agentHealth":    "http://" + address(w.ports.AgentHealth),
 		"agentMetrics":   "http://" + address(w.ports.AgentMetrics),
+		"statusPage":     "http://" + address(w.ports.StatusPage),
 		"compassToken":   fmt.Sprintf("https://localhost:%d", w.ports.CompassToken),
 		"compassMTLS":    fmt.Sprintf("https://localhost:%d", w.ports.CompassMTLS),
 		"compassAdmin":   "http://" + address(w.ports.CompassAdm),

@@ -19,6 +19,7 @@ type ports struct {
 	Gateway, GatewayAdmin, GatewayCompass int
 	Validator, ValidatorAdmin             int
 	AgentHealth, AgentMetrics             int
+	StatusPage                            int
 	CompassToken, CompassMTLS, CompassAdm int
 	Edge                                  int
 	Eventing                              int
@@ -30,7 +31,7 @@ type ports struct {
 var documentedPorts = ports{
 	Gateway: 8080, GatewayAdmin: 8081, GatewayCompass: 8082,
 	Validator: 18080, ValidatorAdmin: 18081,
-	AgentHealth: 8090, AgentMetrics: 8089,
+	AgentHealth: 8090, AgentMetrics: 8089, StatusPage: 8091,
 	CompassToken: 13443, CompassMTLS: 13444, CompassAdm: 13445,
 	Edge: 8443, Eventing: 8085,
 	SystemsHTTP: 19080, SystemsHTTPS: 19443, SystemsMTLS: 19444, SystemsExpired: 19445,
@@ -47,7 +48,7 @@ func (p *ports) named() []struct {
 	}{
 		{"the gateway", &p.Gateway}, {"the gateway's health", &p.GatewayAdmin}, {"the gateway for Compass bundles", &p.GatewayCompass},
 		{"the validator", &p.Validator}, {"the validator's health", &p.ValidatorAdmin},
-		{"the agent's health", &p.AgentHealth}, {"the agent's metrics", &p.AgentMetrics},
+		{"the agent's health", &p.AgentHealth}, {"the agent's metrics", &p.AgentMetrics}, {"the status page", &p.StatusPage},
 		{"Compass's token endpoint", &p.CompassToken}, {"Compass's mTLS endpoint", &p.CompassMTLS}, {"Compass's administration", &p.CompassAdm},
 		{"the edge", &p.Edge}, {"Eventing", &p.Eventing},
 		{"the external systems, HTTP", &p.SystemsHTTP}, {"the external systems, HTTPS", &p.SystemsHTTPS},
@@ -60,7 +61,7 @@ func (p *ports) named() []struct {
 // block of its own.
 const (
 	firstFree, lastFree = 20000, 32000
-	block               = 16
+	block               = 20
 )
 
 // keptPorts gives the ports of an earlier run with the same state, whose Applications and certificates name them, and
@@ -72,7 +73,7 @@ func keptPorts(file string, free bool) (ports, error) {
 	case err != nil:
 		return ports{}, err
 	default:
-		var kept ports
+		kept := documentedPorts // of those that an older version did not know
 		if err := json.Unmarshal(text, &kept); err != nil {
 			return ports{}, fmt.Errorf("%s: %w; name another folder by --state", file, err)
 		}
@@ -108,7 +109,7 @@ func choosePorts(free bool) (ports, error) {
 			return chosen, nil
 		}
 	}
-	return ports{}, fmt.Errorf("no %d ports in a row are free between %d and %d", block, firstFree, lastFree)
+	return ports{}, fmt.Errorf("no %d ports in a row are free between %d and %d", len((&ports{}).named()), firstFree, lastFree)
 }
 
 // probe opens every port, and closes it again.

@@ -70,6 +70,10 @@ func (w *world) eventsChapter() chapter {
 func (w *world) statusChapter(more ...stop) chapter {
 	return chapter{"How it is", append([]stop{
 		{title: "connection, certificate, sync and Applications in one view", command: "appconn status", want: []string{`(?i)synchronized`}},
+		{
+			title: "the same for a browser, at http://" + address(w.ports.StatusPage), command: "curl -sS http://" + address(w.ports.StatusPage) + " | grep -o '<title>.*</title>'",
+			want: []string{`<title>\w+ · Application Connector</title>`},
+		},
 	}, more...)}
 }
 

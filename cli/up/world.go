@@ -230,6 +230,7 @@ func (w *world) startParts(context.Context) error {
 			"APP_LISTEN_ADDRESS=" + host,
 			"APP_HEALTH_PORT=" + fmt.Sprint(w.ports.AgentHealth),
 			"APP_METRICS_PORT=" + fmt.Sprint(w.ports.AgentMetrics),
+			"APP_STATUS_PAGE_ADDRESS=" + address(w.ports.StatusPage),
 		}},
 		{"gateway", []string{
 			"--kubeConfig=" + w.kubeconfig, "--listenAddress=" + host,

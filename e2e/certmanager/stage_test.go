@@ -85,7 +85,7 @@ func newStage(t *testing.T, o compass.Options) *stage {
 		"APP_CERT_MANAGER": "true", "APP_AGENT_CONFIGURATION_SECRET": s.system + "/compass-agent-configuration",
 		"APP_CLUSTER_CERTIFICATES_SECRET": s.system + "/cluster-client-certificates", "APP_CA_CERTIFICATES_SECRET": s.system + "/kyma-gateway-certs-cacert",
 		"APP_INTEGRATION_NAMESPACE": s.system, "APP_COMPASS_CA_FILE": ca, "APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "200ms",
-		"APP_CONTROLLER_SYNC_PERIOD": "2h", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0",
+		"APP_CONTROLLER_SYNC_PERIOD": "2h", "APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "off",
 		"APP_LEADER_ELECTION": "false", "APP_LOG_LEVEL": "debug",
 	}
 	t.Cleanup(func() {

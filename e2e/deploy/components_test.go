@@ -5,11 +5,14 @@ import (
 	"errors"
 	"flag"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -37,7 +40,8 @@ func (c *components) container(t *testing.T, name string) corev1.Container {
 	return deployment(t, c.objects, name).Spec.Template.Spec.Containers[0]
 }
 
-func (c *components) runAgent(t *testing.T, server *compass.Server) {
+// runAgent gives the URL of its status page.
+func (c *components) runAgent(t *testing.T, server *compass.Server) string {
 	t.Helper()
 	ca := filepath.Join(t.TempDir(), "ca.pem")
 	if err := os.WriteFile(ca, server.ServerCA(), 0o600); err != nil {
@@ -49,14 +53,23 @@ func (c *components) runAgent(t *testing.T, server *compass.Server) {
 	}
 	maps.Copy(env, map[string]string{
 		"APP_COMPASS_CA_FILE": ca, "APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "200ms", "APP_CONTROLLER_SYNC_PERIOD": "1s",
-		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_LOG_LEVEL": "debug",
+		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "127.0.0.1:0", "APP_LOG_LEVEL": "debug",
 	})
 	o, err := agent.FromEnvironment(func(name string) string { return env[name] })
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Kubernetes, o.LogTo = as(t, agentName), &c.agent
+	page := make(chan net.Addr, 1)
+	o.ListeningStatusPage = func(a net.Addr) { page <- a }
 	run(t, "agent", func(ctx context.Context) error { return agent.Run(ctx, o) })
+	select {
+	case a := <-page:
+		return "http://" + a.String()
+	case <-time.After(patience):
+		t.Fatal("the agent does not serve its status page")
+		return ""
+	}
 }
 
 // runGateway gives the URL of the port for calls by application, service and entry.
@@ -141,19 +154,39 @@ func synchronised(t *testing.T, what string) {
 }
 
 func answers(url string, want int) error {
+	_, err := fetch(url, want)
+	return err
+}
+
+// holds is an error unless a page has these texts.
+func holds(url string, texts ...string) error {
+	body, err := fetch(url, http.StatusOK)
+	for _, text := range texts {
+		if err == nil && !strings.Contains(body, text) {
+			err = fmt.Errorf("%s has no %s: %s", url, text, body)
+		}
+	}
+	return err
+}
+
+func fetch(url string, want int) (string, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
 	defer cancel()
 	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return err
+		return "", err
 	}
 	response, err := (&http.Client{Transport: &http.Transport{DisableKeepAlives: true}}).Do(request)
 	if err != nil {
-		return err
+		return "", err
 	}
-	_ = response.Body.Close()
+	defer func() { _ = response.Body.Close() }()
+	body, err := io.ReadAll(io.LimitReader(response.Body, 1<<20))
+	if err != nil {
+		return "", err
+	}
 	if response.StatusCode != want {
-		return fmt.Errorf("%s answers %d", url, response.StatusCode)
+		return "", fmt.Errorf("%s answers %d", url, response.StatusCode)
 	}
-	return nil
+	return string(body), nil
 }

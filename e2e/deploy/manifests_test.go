@@ -229,7 +229,7 @@ func TestWhatToolsOfExistingClustersRelyOnIsWhereItWas(t *testing.T) {
 		"gateway":           "--proxyPort=8080 --proxyPortCompass=8082 --externalAPIPort=8081 --logLevel=info --applicationSecretsNamespace=kyma-system --requestTimeout=10 --proxyTimeout=10 --proxyCacheTTL=120",
 		"validator ports":   validatorName + " http-proxy=8080 http-api-port=8081",
 		"gateway ports":     gatewayName + " http-proxy=8080 http-proxy-mps=8082 http-api-port=8081",
-		"agent ports":       agentName + " http-health=8090 http-metrics=8089",
+		"agent ports":       agentName + " http-health=8090 http-metrics=8089 http-status=8091",
 		"validator Service": "http-api-port=8081 http-proxy=8080", "gateway Service": "http-api-port=8081 http-proxy=8080 http-proxy-mps=8082",
 	}
 	if diff := cmp.Diff(want, got); diff != "" {

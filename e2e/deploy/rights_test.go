@@ -71,7 +71,8 @@ func TestEachComponentDoesItsWorkByTheRightsThatItIsGivenAndNeedsThemAll(t *test
 			t.Run("caches are filled by lists, as older API servers need", func(t *testing.T) {
 				clientfeaturestesting.SetFeatureDuringTest(t, clientfeatures.WatchListClient, false)
 				if slices.Contains(names, agentName) {
-					c.runAgent(t, server)
+					page := c.runAgent(t, server)
+					eventually(t, "the status page", func() error { return answers(page, http.StatusOK) })
 				}
 				c.runGateway(t)
 				c.runValidator(t)
@@ -87,14 +88,18 @@ func TestEachComponentDoesItsWorkByTheRightsThatItIsGivenAndNeedsThemAll(t *test
 				}
 			})
 			t.Run("all of the work", func(t *testing.T) {
+				var page string
 				if slices.Contains(names, agentName) {
-					c.runAgent(t, server)
+					page = c.runAgent(t, server)
 				} else {
 					byHand(t, target)
 				}
 				calls, validator := c.runGateway(t), c.runValidator(t)
 				if slices.Contains(names, agentName) {
 					compassWork(t, server, overlay)
+					eventually(t, "the status page to show it", func() error {
+						return holds(page, "<b><bdi>Paired</bdi></b>", "<bdi>mp-shop</bdi>")
+					})
 				}
 				eventually(t, "a call with the credentials", func() error {
 					return answers(calls+"/mp-shop/orders/orders-api", http.StatusOK)

@@ -89,7 +89,7 @@ func newFleet(tb testing.TB, serverCA []byte) *fleet {
 		"APP_CA_CERTIFICATES_SECRET": ingress + "/kyma-gateway-certs-cacert", "APP_INTEGRATION_NAMESPACE": system, "APP_COMPASS_CA_FILE": ca,
 		// Nothing happens by itself: each sync is asked for.
 		"APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "1h", "APP_CONTROLLER_SYNC_PERIOD": "24h",
-		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_LEADER_ELECTION": "false",
+		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "off", "APP_LEADER_ELECTION": "false",
 	}
 	tb.Cleanup(f.sweep)
 	return f

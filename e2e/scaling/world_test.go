@@ -222,7 +222,7 @@ func (w *world) agent() *program {
 	w.t.Helper()
 	return w.start("agent", nil,
 		"APP_COMPASS_CA_FILE="+w.compassCA, "APP_CERT_KEY_SIZE=2048", "APP_MINIMAL_COMPASS_SYNC_TIME=200ms", "APP_CONTROLLER_SYNC_PERIOD=1s",
-		"APP_LISTEN_ADDRESS=127.0.0.1", "APP_HEALTH_PORT=0", "APP_METRICS_PORT=0")
+		"APP_LISTEN_ADDRESS=127.0.0.1", "APP_HEALTH_PORT=0", "APP_METRICS_PORT=0", "APP_STATUS_PAGE_ADDRESS=off")
 }
 
 func (w *world) gateway() *program {

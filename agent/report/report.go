@@ -1,13 +1,22 @@
-package status
+// Package report is what can be told of a cluster's connection to Compass by the CompassConnection and the Applications alone:
+// how it is, and why. It owns the form in which programs read that. It knows no Secret, and nobody who shows it.
+package report
 
 import (
 	"cmp"
+	"context"
+	"encoding/json"
 	"fmt"
+	"io"
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/utils/ptr"
+	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	appv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -16,7 +25,7 @@ import (
 // Health sums a report up.
 type Health string
 
-// What a connection can be. The exit codes of the command are 0, 1 and 2, in this order.
+// What a connection can be. The exit codes of "appconn status" are 0, 1 and 2, in this order.
 const (
 	Healthy   Health = "Healthy"
 	Unhealthy Health = "Unhealthy"
@@ -27,7 +36,7 @@ const (
 // Compass, a rolling update of the agent, and clocks that differ by a minute or two.
 const Overdue = 5 * time.Minute
 
-// Report is what "appconn status -o json" prints. Times are in RFC 3339, null when unknown; lists are never null.
+// Report is what "appconn status -o json" prints, and the status page of the agent gives at /status.json. Times are in RFC 3339, null when unknown; lists are never null.
 type Report struct {
 	// Health sums everything up, and Reason says why it is not Healthy.
 	Health Health `json:"health"`
@@ -52,6 +61,11 @@ type Connection struct {
 
 // Certificate tells of the client certificate; it is null before the cluster is paired.
 type Certificate struct {
+	// Acquired is when it was issued to this cluster, Renewed when one was last renewed; null if it never was.
+	Acquired *metav1.Time `json:"acquired"`
+	Renewed  *metav1.Time `json:"renewed"`
+	// It is valid from NotBefore to NotAfter, and will be renewed at RenewAt.
+	NotBefore   *metav1.Time `json:"notBefore"`
 	NotAfter    *metav1.Time `json:"notAfter"`
 	RenewAt     *metav1.Time `json:"renewAt"`
 	Subject     string       `json:"subject"`
@@ -95,8 +109,43 @@ type Entry struct {
 	URL  string `json:"url"`
 }
 
-// NewReport sums up what was read from the cluster at the time now. A nil connection means that there is none.
-func NewReport(connection *compassv1alpha1.CompassConnection, applications []appv1alpha1.Application, now time.Time) Report {
+// Read reads everything that a report is made of, the Applications by pages of so many; 0 is for a cache, which has no pages.
+// Nothing that it reads is changed. Its errors are those of reader; that there is no CompassConnection is none.
+func Read(ctx context.Context, reader client.Reader, now time.Time, page int64) (Report, error) {
+	connection := &compassv1alpha1.CompassConnection{}
+	err := reader.Get(ctx, types.NamespacedName{Name: compassv1alpha1.ConnectionName}, connection)
+	if apierrors.IsNotFound(err) {
+		connection, err = nil, nil
+	}
+	if err != nil {
+		return Report{}, err
+	}
+	var applications []appv1alpha1.Application
+	options := &client.ListOptions{Limit: page, UnsafeDisableDeepCopy: ptr.To(true)} // thousands of them, only looked at
+	for {
+		var list appv1alpha1.ApplicationList
+		if err := reader.List(ctx, &list, options); err != nil {
+			return Report{}, err
+		}
+		applications = append(applications, list.Items...)
+		if options.Continue = list.Continue; page == 0 || options.Continue == "" {
+			return New(connection, applications, now), nil
+		}
+	}
+}
+
+// WriteJSON writes the report as programs read it.
+func (r *Report) WriteJSON(w io.Writer) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	_, err = w.Write(append(text, '\n'))
+	return err
+}
+
+// New sums up what was read from the cluster at the time now. A nil connection means that there is none.
+func New(connection *compassv1alpha1.CompassConnection, applications []appv1alpha1.Application, now time.Time) Report {
 	r := Report{Applications: make([]Application, 0, len(applications))}
 	for i := range applications {
 		r.Applications = append(r.Applications, newApplication(&applications[i]))
@@ -128,7 +177,10 @@ func newCertificate(s *compassv1alpha1.ConnectionStatus) *Certificate {
 		return nil
 	}
 	c := s.CertificateStatus
-	return &Certificate{NotAfter: orNil(c.NotAfter), RenewAt: c.RenewAt, Subject: c.Subject, Issuer: c.Issuer, Fingerprint: c.Fingerprint}
+	return &Certificate{
+		Acquired: orNil(c.Acquired), Renewed: orNil(s.Renewed), NotBefore: orNil(c.NotBefore), NotAfter: orNil(c.NotAfter), RenewAt: c.RenewAt,
+		Subject: c.Subject, Issuer: c.Issuer, Fingerprint: c.Fingerprint,
+	}
 }
 
 func newSync(s *compassv1alpha1.CompassConnectionStatus) *Sync {
