@@ -14,7 +14,8 @@ import (
 )
 
 func TestAnotherSyncerGoesOnCountingWhatOneTold(t *testing.T) {
-	start := time.Date(2026, 3, 1, 12, 0, 0, 1, time.UTC)
+	// Not before the Applications are created: what is created after an answer was not missed by it.
+	start := time.Now().UTC().Truncate(time.Second).Add(time.Minute + 1)
 	all := systems.Some(9)
 	told := func(since time.Time, answers int32, names ...string) []compassv1alpha1.MissingApplications {
 		return []compassv1alpha1.MissingApplications{{Since: metav1.NewTime(since), Answers: answers, Count: int32(len(names)), Names: names}}

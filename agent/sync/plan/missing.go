@@ -51,8 +51,9 @@ func missing(kept []*v1alpha1.Application, absences Absences) []compassv1alpha1.
 	return all
 }
 
-// Recall makes Absences of what a Plan told as its Missing, when its Absences are gone. An Application that is known to be missing and is not named is among those that an
-// entry had no room for: of these the one that is missing for the shortest time counts.
+// Recall makes Absences of what a Plan told as its Missing, when its Absences are gone. An Application that is known to be
+// missing and is not named is among those that an entry had no room for: of these entries the youngest counts. One that was
+// created after it is said to have been missing is another one of that name.
 func Recall(told []compassv1alpha1.MissingApplications, applications []v1alpha1.Application) Absences {
 	named := map[string]Absence{}
 	var unnamed *Absence
@@ -68,10 +69,12 @@ func Recall(told []compassv1alpha1.MissingApplications, applications []v1alpha1.
 	absences := Absences{}
 	for i := range applications {
 		app := &applications[i]
-		if absence, ok := named[app.Name]; ok {
+		absence, known := named[app.Name]
+		if !known && unnamed != nil && pendingDeletion(app) {
+			absence, known = *unnamed, true
+		}
+		if known && !app.CreationTimestamp.After(absence.Since) {
 			absences[app.UID] = absence
-		} else if unnamed != nil && pendingDeletion(app) {
-			absences[app.UID] = *unnamed
 		}
 	}
 	return absences

@@ -77,6 +77,17 @@ func TestWhatIsToldOfMissingApplicationsIsBoundedAndNeverMakesADeletionSooner(t 
 	}
 }
 
+func TestAnApplicationOfThatNameThatCameLaterIsNotMissingYet(t *testing.T) {
+	since := time.Date(2026, 3, 1, 12, 0, 0, 0, time.UTC)
+	kept, applications, absences := absent(2, func(int) Absence { return Absence{2, since, true} })
+	told := missing(kept, absences)
+	applications[0].CreationTimestamp = metav1.NewTime(since)
+	applications[1].CreationTimestamp = metav1.NewTime(since.Add(time.Second))
+	if diff := cmp.Diff(Absences{"0": {2, since, true}}, Recall(told, applications)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestAPlanSaysThatTheAnswerWasNotWhole(t *testing.T) {
 	snap := director.Snapshot{Applications: systems.Some(1), Incomplete: "page 2 of applications is missing"}
 	plan := New(snap, observe(systems.Some(1)), Settings{GatewayURL: systems.Gateway}, nil)

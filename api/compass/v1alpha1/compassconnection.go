@@ -163,8 +163,8 @@ type CompassConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +optional
 	FailedApplications []FailedApplication `json:"failedApplications,omitempty"`
-	// missingApplications are Applications that are kept until further answers of Director confirm that it no longer names
-	// their systems; those that the same answers did not name stand together, the longest missing ones first.
+	// missingApplications are Applications that are kept until further answers of Director, or a person, confirm that their
+	// systems are gone; those that the same answers did not name stand together, the longest missing ones first.
 	// +listType=atomic
 	// +kubebuilder:validation:MaxItems=10
 	// +optional
