@@ -1,6 +1,8 @@
 package events_test
 
 import (
+	"crypto/x509"
+	"crypto/x509/pkix"
 	"flag"
 	"fmt"
 	"go/ast"
@@ -21,6 +23,8 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/events"
+	"github.com/application-connector/application-connector/simulator/authority"
+	"github.com/application-connector/application-connector/simulator/edge/envoy"
 )
 
 const reference = "../docs/reference/validator.md"
@@ -143,6 +147,17 @@ func TestReferenceHoldsEveryReason(t *testing.T) {
 	}
 }
 
+// withCertificate is X-Forwarded-Client-Cert of a client whose certificate the edge forwards.
+func withCertificate(t *testing.T, cn string) string {
+	t.Helper()
+	c := certificate(t, newAuthority(t, "clients"), authority.Request{Subject: pkix.Name{CommonName: cn}})
+	element, err := envoy.Element(&x509.Certificate{}, c.Leaf, true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return element + gateway
+}
+
 // TestReferenceHoldsEveryMetricAndAuditField makes a validator use all of them and compares.
 func TestReferenceHoldsEveryMetricAndAuditField(t *testing.T) {
 	noLeaks(t)
@@ -155,6 +170,7 @@ func TestReferenceHoldsEveryMetricAndAuditField(t *testing.T) {
 		func(h http.Header) { h.Set("Ce-Source", "foreign") },
 		func(h http.Header) { h.Set("Traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01") },
 		func(h http.Header) { h.Set("X-Forwarded-Client-Cert", "broken") },
+		func(h http.Header) { h.Set("X-Forwarded-Client-Cert", withCertificate(t, "documented-shop")) },
 	} {
 		r, err := http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/documented-shop/events", s.ProxyAddr()), strings.NewReader("{}"))
 		if err != nil {

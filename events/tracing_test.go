@@ -1,6 +1,7 @@
 package events_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -64,6 +65,21 @@ func TestTraceContextsPassByBothNames(t *testing.T) {
 			answer.Body.Close()
 			if d := cmp.Diff(tc.want, <-arrived); d != "" {
 				t.Errorf("%v (-want +got)\n%s", names, d)
+			}
+			// A refusal names the trace too.
+			r, err = http.NewRequest(http.MethodPost, fmt.Sprintf("http://%s/traced-shop/events", s.ProxyAddr()), strings.NewReader("{}"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			r.Header = tc.header.Clone()
+			if answer, err = http.DefaultClient.Do(r); err != nil {
+				t.Fatal(err)
+			}
+			var body struct{ TraceID string }
+			err = json.NewDecoder(answer.Body).Decode(&body)
+			answer.Body.Close()
+			if want := map[bool]string{true: trace}[tc.logged]; err != nil || answer.StatusCode != http.StatusUnauthorized || body.TraceID != want {
+				t.Errorf("refused with %d and the trace %q, want %q; %v", answer.StatusCode, body.TraceID, want, err)
 			}
 			eventually(t, "two audit lines", func() bool { return strings.Count(log.String(), `"event request"`) >= 2 })
 			if got := strings.Contains(log.String(), `"traceId":"`+trace+`"`); got != tc.logged {

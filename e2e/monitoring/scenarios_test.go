@@ -72,6 +72,7 @@ const (
 	gatewayEnd       = "central_application_gateway_client_certificate_not_after_timestamp_seconds"
 	gatewayTargetEnd = "central_application_gateway_target_certificate_not_after_timestamp_seconds"
 	eventRequests    = "validator_requests_total"
+	eventClientEnd   = "validator_client_certificate_not_after_timestamp_seconds"
 	eventAttempts    = "validator_publisher_duration_seconds_count"
 )
 
@@ -226,6 +227,16 @@ var scenarios = map[string][]scenario{
 			once("The ingress gateway does not replace X-Forwarded-Client-Cert of its clients. The validator refuses such requests.")},
 		{"one long ago", map[string]string{series("validator_surplus_elements_total", "a"): "0+0x5 1+0x85"}, nil},
 		{"none", map[string]string{series("validator_surplus_elements_total", "a"): steady(0)}, nil},
+	},
+	"ValidatorClientCertificateEnding": {
+		{"ten days are left", map[string]string{series(eventClientEnd, "a", "application", "shop", "client", "id"): steady(end + 10*day)},
+			once("That of the client id of shop ends in 10d 0h 0m 0s.", "application", "shop", "client", "id")},
+		{"it has ended", map[string]string{series(eventClientEnd, "a", "application", "shop", "client", "id"): steady(60)},
+			once("That of the client id of shop has ended.", "application", "shop", "client", "id")},
+		{"another validator saw the next one", map[string]string{
+			series(eventClientEnd, "a", "application", "shop", "client", "id"): steady(end + 10*day), series(eventClientEnd, "b", "application", "shop", "client", "id"): steady(end + 300*day),
+		}, nil},
+		{"fifteen days are left", map[string]string{series(eventClientEnd, "a", "application", "shop", "client", "id"): steady(end + 15*day)}, nil},
 	},
 	"ValidatorDenyListUnreadable": {
 		{"two lines", map[string]string{series("validator_denied_certificates_unreadable", "a"): steady(2)}, once("2 lines deny nobody.")},

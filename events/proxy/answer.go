@@ -37,7 +37,7 @@ func allow(method string, allowed []string) *refusal {
 	}
 }
 
-func (f *refusal) write(w http.ResponseWriter) {
+func (f *refusal) write(ctx context.Context, w http.ResponseWriter) {
 	for name, value := range f.header {
 		w.Header().Set(name, value)
 	}
@@ -45,21 +45,33 @@ func (f *refusal) write(w http.ResponseWriter) {
 		w.WriteHeader(f.status)
 		return
 	}
-	writeError(w, f.status, f.text)
+	writeError(ctx, w, f.status, f.text)
 }
 
 // jsonType is the type of our own answers, spelled as clients of the older validator know it.
 const jsonType = "application/json;charset=UTF-8"
 
-// writeError writes the body that clients of the older validator know: code and error.
-func writeError(w http.ResponseWriter, status int, text string) {
+// problem is the body that clients of the older validator know, code and error; besides the trace by which the request is found
+// again, if it belongs to one.
+type problem struct {
+	Code    int    `json:"code"`
+	Error   string `json:"error"`
+	TraceID string `json:"traceId,omitempty"`
+}
+
+func writeError(ctx context.Context, w http.ResponseWriter, status int, text string) {
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(status)
 	// An error here means that the client is gone, and nobody is left to tell.
-	_ = json.NewEncoder(w).Encode(struct {
-		Code  int    `json:"code"`
-		Error string `json:"error"`
-	}{status, text})
+	_ = json.NewEncoder(w).Encode(problem{status, text, traceID(ctx)})
+}
+
+// traceID is that of the trace to which a request belongs, or empty.
+func traceID(ctx context.Context) string {
+	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
+		return span.TraceID().String()
+	}
+	return ""
 }
 
 // recorder remembers the status of an answer; 0 means that none has begun.
@@ -139,8 +151,8 @@ func (h *Handler) audit(ctx context.Context, d decision) {
 	if d.source != "" {
 		attrs = append(attrs, slog.String("source", bounded(d.source)))
 	}
-	if span := trace.SpanContextFromContext(ctx); span.HasTraceID() {
-		attrs = append(attrs, slog.String("traceId", span.TraceID().String()))
+	if id := traceID(ctx); id != "" {
+		attrs = append(attrs, slog.String("traceId", id))
 	}
 	if d.detail != nil {
 		attrs = append(attrs, slog.String("detail", bounded(d.detail.Error())))

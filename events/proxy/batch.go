@@ -57,12 +57,14 @@ func (h *Handler) forwardBatch(w http.ResponseWriter, out *outgoing, d *decision
 	w.Header().Set("Content-Type", jsonType)
 	w.WriteHeader(http.StatusServiceUnavailable)
 	_ = json.NewEncoder(w).Encode(struct {
-		Code     int       `json:"code"`
-		Error    string    `json:"error"`
+		problem
 		NotTaken []untaken `json:"notTaken"`
 	}{
-		http.StatusServiceUnavailable,
-		fmt.Sprintf("%d of %d events were not taken, mend those that have a status below 500 and send all of these again with the same ids", len(left), len(out.batch)),
+		problem{
+			http.StatusServiceUnavailable,
+			fmt.Sprintf("%d of %d events were not taken, mend those that have a status below 500 and send all of these again with the same ids", len(left), len(out.batch)),
+			traceID(client),
+		},
 		left,
 	})
 }

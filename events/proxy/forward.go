@@ -323,7 +323,7 @@ func (h *Handler) undelivered(client context.Context, w http.ResponseWriter, err
 	}
 	d.refuse(f)
 	d.outcome = failed
-	f.write(w)
+	f.write(client, w)
 }
 
 // limited ends an answer that is too long with an error, which breaks the connection to the client.

@@ -19,6 +19,8 @@ type Metrics struct {
 	inFlight   prometheus.Gauge
 	violations *prometheus.CounterVec
 	surplus    prometheus.Counter
+
+	certificates *certificates
 }
 
 // NewMetrics registers the metrics; it panics if they are registered already.
@@ -50,10 +52,11 @@ func NewMetrics(registry prometheus.Registerer) *Metrics {
 			Help: "Requests refused since the ingress gateway forwarded elements of X-Forwarded-Client-Cert that it should replace.",
 		}),
 	}
+	m.certificates = newCertificates()
 	for _, route := range []Route{RouteV1, RouteV2, RouteEvents} {
 		m.retries.WithLabelValues(string(route)) // so that an alert sees 0 before it sees 1
 	}
-	registry.MustRegister(m.requests, m.publisher, m.retries, m.inFlight, m.violations, m.surplus)
+	registry.MustRegister(m.requests, m.publisher, m.retries, m.inFlight, m.violations, m.surplus, m.certificates)
 	return m
 }
 

@@ -92,11 +92,12 @@ type Handler struct {
 	surplus  surplus
 }
 
-// New returns a Handler.
+// New returns a Handler. Metrics must not be in use yet.
 func New(c Config) *Handler {
 	if c.Clock == nil {
 		c.Clock = clock.RealClock{}
 	}
+	c.Metrics.certificates.applications = c.Applications
 	return &Handler{Config: c, clients: identity.NewMemory(c.Verifier), errorLog: c.Log.With("component", "proxy"), limiter: newLimiter(c.Limits, c.Clock)}
 }
 
@@ -114,7 +115,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			h.errorLog.Error("handler panicked", "panic", p, "stack", string(debug.Stack()))
 			d.refuse(&refusal{reason: Panicked})
 			if recorder.status == 0 {
-				writeError(recorder, http.StatusInternalServerError, "internal error")
+				writeError(r.Context(), recorder, http.StatusInternalServerError, "internal error")
 				p = nil
 			}
 		}
@@ -128,7 +129,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 	if !room {
 		d.refuse(overloaded)
-		overloaded.write(recorder)
+		overloaded.write(r.Context(), recorder)
 		return
 	}
 	decide := h.strict
@@ -138,7 +139,7 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	event, refused := decide(recorder, r, d)
 	if refused != nil {
 		d.refuse(refused)
-		refused.write(recorder)
+		refused.write(r.Context(), recorder)
 		return
 	}
 	if event.isBatch {
@@ -236,10 +237,16 @@ func (h *Handler) identify(header http.Header) (identity.Identity, error) {
 // authorize looks at the list of denied certificates after everything else, so that a stranger's certificate counts as
 // just that.
 func (h *Handler) authorize(app *v1alpha1.Application, client identity.Identity) error {
-	if err := h.Policy.Authorize(app, client); err != nil || h.Denied == nil {
+	if err := h.Policy.Authorize(app, client); err != nil {
 		return err
 	}
-	return h.Denied.Check(client)
+	if h.Denied != nil {
+		if err := h.Denied.Check(client); err != nil {
+			return err
+		}
+	}
+	h.Metrics.certificates.saw(app.Name, client)
+	return nil
 }
 
 // unauthorized answers the same for an unknown Application and a wrong certificate; the reason stays in metrics and log.
