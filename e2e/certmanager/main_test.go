@@ -17,7 +17,11 @@ import (
 	"github.com/application-connector/application-connector/e2e/kubetest"
 )
 
-var cluster *rest.Config
+var (
+	cluster *rest.Config
+	// auditLog is the file in which the API server tells who did what.
+	auditLog string
+)
 
 func TestMain(m *testing.M) {
 	ctrl.SetLogger(logr.Discard())
@@ -35,7 +39,13 @@ func run(m *testing.M) (int, error) {
 	if program == "" {
 		return 1, fmt.Errorf("CERT_MANAGER is not set: run the tests by \"make test\", or set it to the program that build/certmanager builds")
 	}
-	config, stop, err := kubetest.Start(context.Background())
+	dir, err := os.MkdirTemp("", "certmanager")
+	if err != nil {
+		return 1, err
+	}
+	defer func() { _ = os.RemoveAll(dir) }()
+	auditLog = filepath.Join(dir, "audit")
+	config, stop, err := kubetest.StartWith(context.Background(), kubetest.Options{Audit: auditLog})
 	if err != nil {
 		return 1, err
 	}
@@ -53,11 +63,6 @@ func run(m *testing.M) (int, error) {
 			return 1, err
 		}
 	}
-	dir, err := os.MkdirTemp("", "certmanager")
-	if err != nil {
-		return 1, err
-	}
-	defer func() { _ = os.RemoveAll(dir) }()
 	path, err := kubetest.Kubeconfig(config, dir)
 	if err != nil {
 		return 1, err

@@ -51,6 +51,7 @@ type stage struct {
 	system  string
 	log     *lockedBuffer
 	env     map[string]string
+	as      *rest.Config
 	secrets []string
 }
 
@@ -71,7 +72,7 @@ func newStage(t *testing.T, o compass.Options) *stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s := &stage{t: t, client: c, compass: server, options: o, system: kubetest.Namespace(t, cluster), log: &lockedBuffer{}}
+	s := &stage{t: t, client: c, compass: server, options: o, system: kubetest.Namespace(t, cluster), log: &lockedBuffer{}, as: cluster}
 	t.Cleanup(func() {
 		if err := s.compass.Close(); err != nil {
 			t.Error(err)
@@ -130,7 +131,7 @@ func (s *stage) start() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	o.Kubernetes, o.LogTo = rest.CopyConfig(cluster), s.log
+	o.Kubernetes, o.LogTo = rest.CopyConfig(s.as), s.log
 	open := make(chan struct{})
 	o.Listening = func(net.Addr, net.Addr) { close(open) }
 	ctx, cancel := context.WithCancel(context.Background())
