@@ -105,6 +105,9 @@ func TestEachComponentDoesItsWorkByTheRightsThatItIsGivenAndNeedsThemAll(t *test
 					return answers(calls+"/mp-shop/orders/orders-api", http.StatusOK)
 				})
 				eventually(t, "the validator has its caches", func() error { return answers(validator+"/readyz", http.StatusOK) })
+				if slices.Contains(names, agentName) {
+					eventually(t, "the agent to tell the same twice", func() error { return loseBoth(t, w, authorities[overlay]) })
+				}
 				for _, account := range names {
 					eventually(t, account+" to need all of its rights", func() error {
 						if left := unused(t, w, account); len(left) > 0 {
@@ -300,21 +303,6 @@ func compassWork(t *testing.T, server *compass.Server, overlay string) {
 		return fmt.Errorf("the Application is still there: %v", err) //nolint:errorlint // it is told, not judged
 	})
 
-	// Two systems whose names are taken: to tell the same twice is another right.
-	for _, name := range []string{"First", "Second"} {
-		taken := &applicationv1alpha1.Application{
-			ObjectMeta: metav1.ObjectMeta{Name: "mp-" + strings.ToLower(name)}, Spec: applicationv1alpha1.ApplicationSpec{Services: []applicationv1alpha1.Service{}},
-		}
-		if err := kube.Create(t.Context(), taken); err != nil {
-			t.Fatal(err)
-		}
-	}
-	_, err = server.Admin().PutApplications(tenant,
-		compass.Application{Name: "First", ProviderName: "SAP", Formations: []string{"default"}}, compass.Application{Name: "Second", ProviderName: "SAP", Formations: []string{"default"}})
-	if err != nil {
-		t.Fatal(err)
-	}
-
 	var told corev1.EventList
 	eventually(t, "an event of the agent", func() error {
 		if err := kube.List(t.Context(), &told, client.InNamespace("default")); err != nil {
@@ -327,6 +315,27 @@ func compassWork(t *testing.T, server *compass.Server, overlay string) {
 		}
 		return errors.New("there is none")
 	})
+}
+
+// loseBoth deletes both Secrets of the connection once they are there, until an event about the one was taken for another of
+// that about the other: that is so if the agent misses both at once.
+func loseBoth(t *testing.T, w *rights.Witness, authorities client.ObjectKey) error {
+	merging := func(r rights.Right) bool { return r.Verb == "patch" && r.Group == "events.k8s.io" }
+	if !slices.ContainsFunc(unused(t, w, agentName), merging) {
+		return nil
+	}
+	secrets := []client.Object{&corev1.Secret{}, &corev1.Secret{}}
+	for i, key := range []client.ObjectKey{{Namespace: system, Name: "cluster-client-certificates"}, authorities} {
+		if err := kube.Get(t.Context(), key, secrets[i]); err != nil {
+			return err
+		}
+	}
+	for _, secret := range secrets {
+		if err := kube.Delete(t.Context(), secret); err != nil {
+			return err
+		}
+	}
+	return errors.New("the agent has not told twice of a Secret that it restored")
 }
 
 // renew asks for a new certificate and waits for it.
