@@ -6,6 +6,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"testing"
 )
 
@@ -16,10 +17,15 @@ func TestSoakFuzzEventPath(t *testing.T) {
 	if executions == "" {
 		executions = "10000000"
 	}
+	want, err := strconv.Atoi(executions)
+	if err != nil {
+		t.Fatalf("APPCONN_FUZZ_EXECUTIONS=%q: use a number", executions)
+	}
 	files, err := filepath.Glob("../*/*_test.go")
 	if err != nil {
 		t.Fatal(err)
 	}
+	count := regexp.MustCompile(`execs: (\d+)`)
 	target := regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
 	found := 0
 	for _, file := range files {
@@ -38,9 +44,17 @@ func TestSoakFuzzEventPath(t *testing.T) {
 				c.Dir = dir
 				out, err := c.CombinedOutput()
 				if err != nil {
-					t.Errorf("%v\n%s", err, out)
+					t.Fatalf("%v\n%s", err, out)
 				}
-				t.Logf("%s", out[max(0, len(out)-200):])
+				// The last count is of all.
+				counts := count.FindAllSubmatch(out, -1)
+				if len(counts) == 0 {
+					t.Fatalf("nothing was executed:\n%s", out)
+				}
+				if n, err := strconv.Atoi(string(counts[len(counts)-1][1])); err != nil || n < want {
+					t.Errorf("%d executions, want %d; %v\n%s", n, want, err, out)
+				}
+				t.Logf("%s executions", counts[len(counts)-1][1])
 			})
 		}
 	}
