@@ -279,7 +279,7 @@ func TestAThousandApplicationsAreKnownWhenTheyAreCreated(t *testing.T) {
 				return nil
 			}
 			if time.Since(begin) > 30*time.Second {
-				return fmt.Errorf("%s: %d, %v; want %d", name(i), got, err, want)
+				return errors.Join(fmt.Errorf("%s: %d, want %d", name(i), got, want), err)
 			}
 		}
 	}
@@ -292,7 +292,7 @@ func TestAThousandApplicationsAreKnownWhenTheyAreCreated(t *testing.T) {
 	})
 	all(func(i int) error {
 		if got, err := get(i); got != 204 {
-			return fmt.Errorf("%s once all are known: %d, %v", name(i), got, err)
+			return errors.Join(fmt.Errorf("%s once all are known: %d", name(i), got), err)
 		}
 		return nil
 	})
