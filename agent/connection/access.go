@@ -84,7 +84,7 @@ func (Client) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 // ReadClient reads the client Secret, and writes nothing. The error holds no secret.
 func ReadClient(ctx context.Context, reader client.Reader, names Names) (Client, error) {
-	c, err := store{reader: reader, names: names}.client(ctx)
+	c, err := store{reader: reader, names: names}.client(ctx, nil)
 	if err != nil {
 		return Client{}, err
 	}

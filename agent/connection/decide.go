@@ -46,14 +46,16 @@ type Situation struct {
 	// last, certificate was had by.
 	Token, TokenNew, TokenSpent bool
 	// PendingToken: the pending Secret holds a key and a second token. PendingIssued: it holds an issued certificate.
-	PendingToken, PendingIssued bool
+	// PendingBegun: a pairing by this token was begun, and the process ended before it told what became of it.
+	PendingToken, PendingIssued, PendingBegun bool
 	// PendingCurrent: the certificate that the pending Secret holds is the one in the client Secret.
 	PendingCurrent bool
 	// Certificate: there is a client certificate that is valid by its dates. Rejected: Compass refuses it, beyond doubt.
 	// Foreign: it was issued for another runtime or tenant than the configuration Secret names.
 	Certificate, Rejected, Foreign bool
-	// Connection: the CompassConnection exists. URLs: it is known where Compass is reached with the certificate.
-	Connection, URLs bool
+	// Connection: the CompassConnection exists. Told: it says what became of an attempt. URLs: it is known where Compass is
+	// reached with the certificate.
+	Connection, Told, URLs bool
 	// Due: the next attempt is due. Asked: something was asked for, or a new token came, since the last attempt: that
 	// passes the waiting time, once.
 	Due, Asked bool
@@ -67,9 +69,10 @@ type Situation struct {
 // usable: the certificate is worth a call. One that Compass refuses is tried again as long as nothing better is there:
 // the refusal may be an outage that looks like one. With the certificate of another runtime Compass answers as if all were
 // well, only that what it names is not this cluster's: such a certificate is never used. Whoever deletes the
-// CompassConnection and has written a token wants to pair.
+// CompassConnection and has written a token wants to pair, also if the process died when it had made it again. A pairing that was begun for one of these reasons is ended first:
+// its second token is good for an hour, and the certificate of before stays until the new one works.
 func (s Situation) usable() bool {
-	return s.Certificate && !s.Foreign && !(s.TokenNew && (s.Rejected || !s.Connection))
+	return s.Certificate && !s.Foreign && !s.PendingToken && !s.PendingBegun && !(s.TokenNew && (s.Rejected || !s.Told))
 }
 
 // stranded: the certificate is that of another runtime, and nothing is there that could give one for this.

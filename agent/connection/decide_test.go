@@ -11,7 +11,7 @@ import (
 
 func TestEveryRowOfTheTableDecides(t *testing.T) {
 	type s = connection.Situation
-	paired := s{Token: true, TokenSpent: true, Certificate: true, Connection: true, URLs: true, Due: true}
+	paired := s{Token: true, TokenSpent: true, Certificate: true, Connection: true, Told: true, URLs: true, Due: true}
 	with := func(base s, edits ...func(*s)) s {
 		for _, edit := range edits {
 			edit(&base)
@@ -48,9 +48,10 @@ func TestEveryRowOfTheTableDecides(t *testing.T) {
 		{"renewal needs no configuration Secret", with(paired, func(s *s) { s.RenewalDue, s.ConfigurationMissing = true, "x" }), connection.Renew},
 		{"a sync does", with(paired, func(s *s) { s.ConfigurationMissing = "x" }), connection.Stall},
 		{"the CompassConnection was deleted", with(paired, func(s *s) { s.Connection = false }), connection.Adopt},
-		{"deleted, and a token that was never tried", with(paired, func(s *s) { s.Connection, s.TokenSpent, s.TokenNew, s.Asked = false, false, true, true }), connection.Pair},
+		{"deleted, and a token that was never tried", with(paired, func(s *s) { s.Connection, s.Told, s.TokenSpent, s.TokenNew, s.Asked = false, false, false, true, true }), connection.Pair},
+		{"deleted, and a token that was never tried, and the process died in between", with(paired, func(s *s) { s.Told, s.TokenSpent, s.TokenNew = false, false, true }), connection.Pair},
 		{"deleted, and a token that was tried", with(paired, func(s *s) { s.Connection, s.TokenSpent = false, false }), connection.Adopt},
-		{"deleted, and nothing says where Compass is", with(paired, func(s *s) { s.Connection, s.URLs, s.TokenSpent, s.TokenNew = false, false, false, true }), connection.Pair},
+		{"deleted, and nothing says where Compass is", with(paired, func(s *s) { s.Connection, s.Told, s.URLs, s.TokenSpent, s.TokenNew = false, false, false, false, true }), connection.Pair},
 		{"nothing says where Compass is, and a token", with(paired, func(s *s) { s.URLs, s.TokenSpent = false, false }), connection.Pair},
 		{"of another runtime, and a new token", with(foreign, func(s *s) { s.TokenSpent, s.TokenNew, s.Asked, s.Due = false, true, true, false }), connection.Pair},
 		{"of another runtime, and a token that was tried without an answer", with(foreign, func(s *s) { s.TokenSpent = false }), connection.Pair},
@@ -66,6 +67,10 @@ func TestEveryRowOfTheTableDecides(t *testing.T) {
 		{"of another runtime, and it has ended", with(foreign, func(s *s) { s.Certificate = false }), connection.Stall},
 		{"nothing says where Compass is, and no token helps", with(paired, func(s *s) { s.URLs = false }), connection.Stall},
 		{"refused, and no new token", with(paired, func(s *s) { s.Rejected = true }), connection.Sync},
+		{"refused, and a pairing by a new token was begun", with(paired, func(s *s) { s.Rejected, s.TokenSpent, s.PendingToken = true, false, true }), connection.Sign},
+		{"a pairing by a new token was begun, and the process died since", with(paired, func(s *s) { s.TokenSpent, s.PendingToken = false, true }), connection.Sign},
+		{"a pairing by a new token was begun, and the process died before it was answered", with(paired, func(s *s) { s.TokenSpent, s.PendingBegun = false, true }), connection.Pair},
+		{"the same, and the time has not come", with(paired, func(s *s) { s.TokenSpent, s.PendingBegun, s.Due = false, true, false }), connection.Wait},
 		{"refused, and a new token", with(paired, func(s *s) { s.Rejected, s.TokenSpent, s.TokenNew = true, false, true }), connection.Pair},
 		{"a new token alone costs nothing", with(paired, func(s *s) { s.TokenSpent, s.TokenNew = false, true }), connection.Sync},
 		{"ended, and a new token", with(paired, func(s *s) { s.Certificate, s.TokenSpent, s.TokenNew = false, false, true }), connection.Pair},
@@ -100,7 +105,7 @@ func TestNothingIsTriedBeforeItIsDueUnlessAskedFor(t *testing.T) {
 		b := func(name string) bool { return rapid.Bool().Draw(t, name) }
 		s := connection.Situation{
 			Token: b("token"), TokenNew: b("new"), TokenSpent: b("spent"), PendingToken: b("pending token"), PendingIssued: b("pending issued"),
-			Certificate: b("certificate"), Rejected: b("rejected"), Connection: true, URLs: b("urls"), RenewalDue: b("due"), RenewalAsked: b("asked"),
+			Certificate: b("certificate"), Rejected: b("rejected"), Connection: true, Told: b("told"), URLs: b("urls"), RenewalDue: b("due"), RenewalAsked: b("asked"),
 			Foreign: b("foreign"), Leaving: b("leaving"), Left: b("left"),
 		}
 		if got := connection.Decide(s).Do; got != connection.Wait && !(s.Foreign && !s.Leaving && got == connection.Stall) {
@@ -114,7 +119,7 @@ func TestTheCertificateOfAnotherRuntimeIsNeverSyncedWith(t *testing.T) {
 		b := func(name string) bool { return rapid.Bool().Draw(t, name) }
 		s := connection.Situation{
 			Token: b("token"), TokenNew: b("new"), TokenSpent: b("spent"), PendingToken: b("pending token"), PendingIssued: b("pending issued"),
-			Certificate: b("certificate"), Rejected: b("rejected"), Connection: b("connection"), URLs: b("urls"), RenewalDue: b("due"), RenewalAsked: b("asked"),
+			Certificate: b("certificate"), Rejected: b("rejected"), Connection: b("connection"), Told: b("told"), URLs: b("urls"), RenewalDue: b("due"), RenewalAsked: b("asked"),
 			Due: b("the time has come"), Asked: b("asked for"), Foreign: true,
 		}
 		if got := connection.Decide(s).Do; got == connection.Sync || got == connection.Adopt {

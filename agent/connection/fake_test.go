@@ -48,6 +48,11 @@ type compass struct {
 	reported string
 	// after, if set, is called when an operation succeeded, before its answer arrives.
 	after func(operation string)
+	// dead, if set, says that the process is, so that nobody calls any more.
+	dead func() bool
+	// sent are the one-time tokens that came, in order, refused or not.
+	sent   []secret.Value
+	serial int64
 }
 
 var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -99,9 +104,15 @@ func (f *compass) sign(template, parent *x509.Certificate, public any) *x509.Cer
 
 // call counts an operation, spends its token if it has one, and fails if that is asked for.
 func (f *compass) call(operation string, token secret.Value) error {
+	if f.dead != nil && f.dead() {
+		return &graphql.Error{Kind: graphql.Canceled}
+	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.calls = append(f.calls, operation)
+	if token != "" {
+		f.sent = append(f.sent, token)
+	}
 	if err := f.failed[operation]; err != nil {
 		return err
 	}
@@ -143,6 +154,9 @@ func (f *compass) Try(c *tls.Certificate, _, _ string) (connection.Director, fun
 
 // accept is what becomes of a call with a certificate; nil means the one in use.
 func (f *compass) accept(operation string, c *tls.Certificate) error {
+	if f.dead != nil && f.dead() {
+		return &graphql.Error{Kind: graphql.Canceled}
+	}
 	f.mu.Lock()
 	if c == nil {
 		c = f.inUse
@@ -213,8 +227,9 @@ func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []by
 		return connector.Issued{}, err
 	}
 	now := c.clock.Now()
+	c.serial++
 	leaf := c.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(2), Subject: csr.Subject, NotBefore: now, NotAfter: now.AddDate(0, 0, 90),
+		SerialNumber: big.NewInt(1000 + c.serial), Subject: csr.Subject, NotBefore: now, NotAfter: now.AddDate(0, 0, 90),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, c.ca, csr.PublicKey)
 	c.mu.Lock()

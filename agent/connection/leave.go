@@ -77,7 +77,8 @@ func (r *Reconciler) leave(ctx context.Context, v *view) error {
 		return nil
 	}
 	r.Compass.Use(nil)
-	r.inUse, r.current, r.held, r.refusals = "", nil, nil, 0
+	r.inUse, r.current, r.held = "", nil, nil
+	accepted(v)
 	v.client, v.pending, v.left = clientSecret{left: true}, nil, true
 	v.status().ConsecutiveFailures, v.status().ConnectionStatus.Error = 0, ""
 	v.happened(corev1.EventTypeNormal, status.EventLeft, "Leave", "the client certificate is revoked, and what came from Compass is deleted")
@@ -96,15 +97,16 @@ func (r *Reconciler) leavingFailed(ctx context.Context, v *view, err error, mess
 // made current or given up within minutes; Compass forgets it with the runtime.
 func (r *Reconciler) revoke(ctx context.Context, v *view) error {
 	connectorURL, _ := r.urls(v)
-	if !v.client.usable() || !v.client.credential.ValidAt(v.now) || connectorURL == "" {
+	if !v.client.usable() || !v.client.credential.ValidAt(v.now) || connectorURL == "" || v.client.credential.Fingerprint() == r.revoked {
 		return nil
 	}
 	err := r.Compass.Connector(connectorURL).Revoke(ctx)
 	if err == nil {
+		r.revoked = v.client.credential.Fingerprint()
 		return nil
 	}
 	r.suspect(ctx, v, err)
-	if kind := graphql.KindOf(err); r.refusals >= refusalsBeyondDoubt && (kind == graphql.CertificateExpired || kind == graphql.CertificateRefused || kind == graphql.Ambiguous || kind == graphql.Refused) {
+	if kind := graphql.KindOf(err); r.rejected(v) && (kind == graphql.CertificateExpired || kind == graphql.CertificateRefused || kind == graphql.Ambiguous || kind == graphql.Refused) {
 		r.Log.InfoContext(ctx, "Compass does not accept the client certificate any more, so there is nothing to revoke", "error", err)
 		return nil
 	}

@@ -101,17 +101,26 @@ func TestAFarewellThatFailsIsToldAndTriedAgainOrTakenBack(t *testing.T) {
 		fail  func(w *world)
 		says  string
 		mend  func(w *world)
-		calls []string
+		calls []string // of each attempt after that
+		lasts time.Duration
 	}{
 		"Compass is away": {
 			func(w *world) { w.compass.fail("revoke", &graphql.Error{Kind: graphql.Unreachable}) },
 			"Failed to revoke the client certificate: ",
-			func(w *world) { w.compass.fail("revoke", nil) }, []string{"revoke"},
+			func(w *world) { w.compass.fail("revoke", nil) }, []string{"revoke"}, 0,
 		},
 		"Applications cannot be deleted": {
 			func(w *world) { w.cleaner.err = errors.New("deleting Application mp-shop: forbidden") },
 			"Failed to delete what came from Compass: deleting Application mp-shop: forbidden",
-			func(w *world) { w.cleaner.err = nil }, []string{"revoke", "viewer", "revoke", "viewer", "revoke", "viewer"}, // refused beyond doubt
+			func(w *world) { w.cleaner.err = nil }, nil, 0,
+		},
+		"Applications cannot be deleted, and the agent is started anew": {
+			func(w *world) { w.cleaner.err = errors.New("deleting Application mp-shop: forbidden") },
+			"Failed to delete what came from Compass: deleting Application mp-shop: forbidden",
+			func(w *world) {
+				w.cleaner.err = nil
+				w.restart()
+			}, []string{"revoke", "viewer"}, 5 * time.Minute, // until Compass refuses the certificate beyond doubt
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -129,16 +138,23 @@ func TestAFarewellThatFailsIsToldAndTriedAgainOrTakenBack(t *testing.T) {
 			w.step()
 			w.calls()
 			test.mend(w)
-			for range test.calls {
-				if err := w.client.Get(t.Context(), request.NamespacedName, c); err == nil {
-					w.clock.SetTime(c.Status.NextAttempt.Time)
-					if _, err := w.r.Reconcile(t.Context(), request); err != nil {
-						t.Fatal(err)
-					}
+			w.r.Schedule.Random = func() float64 { return 1 }
+			mended := c.Status.NextAttempt.Time
+			for attempts := 0; w.client.Get(t.Context(), request.NamespacedName, c) == nil; attempts++ {
+				if attempts > 20 {
+					t.Fatal("the CompassConnection stays")
 				}
+				w.clock.SetTime(c.Status.NextAttempt.Time)
+				if _, err := w.r.Reconcile(t.Context(), request); err != nil {
+					t.Fatal(err)
+				}
+				w.calls(test.calls...)
 			}
 			w.gone()
-			w.calls(test.calls...)
+			w.calls()
+			if lasted := w.clock.Now().Sub(mended); lasted < test.lasts || lasted > test.lasts+5*time.Minute {
+				t.Errorf("it took %s, want %s or a little more", lasted, test.lasts)
+			}
 		})
 	}
 	t.Run("taken back", func(t *testing.T) {

@@ -19,8 +19,8 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 )
 
-// memory is a cluster of Secrets and one CompassConnection, for tests that are too long for the fake client: it takes a
-// hundredth of its time. It knows one writer besides the test, so patches are differences to what is stored, and what was
+// memory is a cluster of Secrets and one CompassConnection, for all tests but those about finalizers and about what others
+// write into the same Secret: it takes a hundredth of the time of the fake client. It knows one writer besides the test, so patches are differences to what is stored, and what was
 // applied before and is not any more is deleted.
 type memory struct {
 	client.Client // nil: what is not implemented here is not called

@@ -4,9 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/application-connector/application-connector/agent/status"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -50,8 +52,24 @@ func (r *Reconciler) stall(v *view, why string) error {
 		v.facts.Stalled, v.facts.StalledMessage = status.ReasonTokenNeeded, message
 		r.connectionError(v, message)
 	}
-	st.NextAttempt = nil
+	r.rest(v)
 	return nil
+}
+
+// rest leaves open when Compass is called next: as soon as somebody has mended what is wrong. But that ends no waiting time:
+// who takes a token out of the Secret and puts it back asks for nothing that is new.
+func (r *Reconciler) rest(v *view) {
+	st := v.status()
+	if st.NextAttempt == nil {
+		return
+	}
+	next := st.NextAttempt.Time
+	if floor := stamp(v.now.Add(r.Schedule.Floor), v.now); next.After(floor) {
+		next = floor
+	}
+	if st.NextAttempt = nil; next.After(v.now) {
+		st.NextAttempt = &metav1.Time{Time: next}
+	}
 }
 
 // strandedMessage tells somebody who changed the configuration Secret both ways out.
@@ -83,7 +101,7 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 	if v.config.connectorURL == "" {
 		v.facts.Stalled, v.facts.StalledMessage = status.ReasonConfigurationInvalid, fmt.Sprintf("Secret %s has no %s", r.Secrets.Configuration, keyConnectorURL)
 		r.connectionError(v, "Failed to retrieve certificate: Failed to establish connection. Connector URL is empty")
-		v.status().NextAttempt = nil
+		r.rest(v)
 		return nil
 	}
 	p := pending{keyed: true, pairing: true, fingerprint: fingerprint, tokenURL: v.config.connectorURL, since: v.now, identity: v.config.identity()}
@@ -99,6 +117,7 @@ func (r *Reconciler) pair(ctx context.Context, v *view) error {
 	}
 	r.held = nil
 	v.status().TokenFingerprint = fingerprint
+	r.tokens.add(fingerprint)
 	configuration, err := r.Compass.TokenConnector(v.config.connectorURL).Configuration(ctx, token)
 	if err != nil {
 		return r.pairingFailed(ctx, v, err, false)
@@ -205,14 +224,16 @@ func (r *Reconciler) key(v *view, p *pending) error {
 	return nil
 }
 
-// pairingFailed notes a failed pairing; final says that what is pending is worth nothing any more.
+// pairingFailed notes a failed pairing; final says that what is pending is worth nothing any more. It is deleted when the status
+// says that its token was tried: one of the two must.
 func (r *Reconciler) pairingFailed(ctx context.Context, v *view, err error, final bool) error {
 	r.Metrics.Renewal(forPairing, err)
 	r.Log.WarnContext(ctx, "pairing failed", "error", err)
+	if p := v.pending; p != nil && p.pairing {
+		v.status().TokenFingerprint = p.fingerprint // the process that spent it may have died
+	}
 	if final {
-		if err := r.forget(ctx, v); err != nil {
-			return err
-		}
+		v.pending, v.discard, r.held = nil, true, nil
 	}
 	message := "Failed to retrieve certificate: " + traced(err) + hint(err, true, r.Secrets)
 	status.ConnectionError(v.status(), compassv1alpha1.ConnectionFailed, message, v.now)
@@ -221,6 +242,20 @@ func (r *Reconciler) pairingFailed(ctx context.Context, v *view, err error, fina
 	}
 	r.failed(v, err)
 	return nil
+}
+
+// tokens are the fingerprints of the tokens that this process knows to be tried, the last ones of many. The status and the client
+// Secret hold one each, for the next process: without more, tokens that take turns in the configuration Secret would be new for
+// ever.
+type tokens [16]string
+
+func (t *tokens) has(fingerprint string) bool { return slices.Contains(t[:], fingerprint) }
+
+func (t *tokens) add(fingerprint string) {
+	if fingerprint != "" && !t.has(fingerprint) {
+		copy(t[1:], t[:])
+		t[0] = fingerprint
+	}
 }
 
 // forget deletes the pending Secret; that a token was tried stays on the status.

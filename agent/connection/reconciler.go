@@ -69,11 +69,13 @@ type Reconciler struct {
 	current    *clientSecret // the client Secret last seen whole
 	inUse      string        // fingerprint of the certificate that calls are made with
 	recognised string        // fingerprint of the certificate that Director said is this runtime's
+	revoked    string        // fingerprint of the certificate that was revoked to leave Compass
 	located    time.Time     // when the Connector was asked for the URLs; zero before that, and after they failed
-	refusals   int           // how often in a row Compass refused the certificate
+	tokens     tokens        // that were tried
 	begun      bool          // this process has looked at the connection
 	moment     time.Time     // of the first sync, if that was overdue when this process began
 	quiet      time.Time     // until when Compass is not called, because the last attempt could not be written down
+	attempted  time.Time     // when the last attempt began; the status may be deleted with the CompassConnection
 	held       *pending      // what Compass issued and the pending Secret could not take; not needed once it did
 	tried      string        // fingerprint of the certificate from the Delegate that was last tried to make current
 	unreported string        // report that Director refused
@@ -112,7 +114,10 @@ type view struct {
 	facts  status.Facts
 	events []status.Event
 	next   time.Time // of the next attempt; zero leaves it
-	left   bool      // nothing keeps the CompassConnection any more
+	again  bool      // there is more to decide at once, whenever Compass may be called next
+	// discard: the pending Secret is to be deleted when the status is written.
+	discard bool
+	left    bool // nothing keeps the CompassConnection any more
 }
 
 // tenant that calls with the current certificate are for: its own, even if the configuration names another.
@@ -164,15 +169,17 @@ func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 	if row.Do == Rest {
 		return reconcile.Result{}, nil
 	}
-	if row.Do.calls() {
-		if v.now.Before(r.quiet) {
-			return reconcile.Result{RequeueAfter: r.quiet.Sub(v.now)}, nil
-		}
-		r.quiet = v.now.Add(r.Schedule.Floor)
+	if row.Do.calls() && v.now.Before(r.quiet) {
+		return reconcile.Result{RequeueAfter: r.quiet.Sub(v.now)}, nil
 	}
 	if v.before == nil {
 		if err := r.create(ctx, v); err != nil {
 			return reconcile.Result{}, err
+		}
+	}
+	if row.Do.calls() {
+		if err := r.announce(ctx, v); err != nil {
+			return retried(fmt.Errorf("writing the status: %w", err))
 		}
 	}
 	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
@@ -215,7 +222,7 @@ func (r *Reconciler) observe(ctx context.Context) (*view, error) {
 	if v.config, v.configured, err = s.configuration(ctx); err != nil {
 		return nil, err
 	}
-	if v.client, err = s.client(ctx); err != nil {
+	if v.client, err = s.client(ctx, r.current); err != nil {
 		return nil, err
 	}
 	if v.pending, err = s.pending(ctx, v.now); err != nil {
@@ -240,18 +247,22 @@ func (r *Reconciler) situation(v *view) Situation {
 		Token:                fingerprint != "",
 		TokenSpent:           fingerprint != "" && fingerprint == v.client.token,
 		Certificate:          v.client.usable() && v.client.credential.ValidAt(v.now),
-		Rejected:             r.refusals >= refusalsBeyondDoubt,
+		Rejected:             r.rejected(v),
 		Foreign:              v.foreign(),
 		Connection:           v.before != nil,
+		Told:                 v.before != nil && v.before.Status.State != "",
 		RenewalAsked:         spec.RefreshCredentialsNow || renewalWanted(v.connection),
 		Leaving:              leaving(v.connection),
 		Left:                 v.client.left,
 	}
-	s.TokenNew = s.Token && !s.TokenSpent && fingerprint != st.TokenFingerprint && (v.pending == nil || fingerprint != v.pending.fingerprint)
+	r.tokens.add(st.TokenFingerprint)
+	r.tokens.add(v.client.token)
+	s.TokenNew = s.Token && !s.TokenSpent && (v.pending == nil || fingerprint != v.pending.fingerprint) && !r.tokens.has(fingerprint)
 	// What was begun for another runtime than the one that is configured now is not gone on with.
 	if p := v.pending; p != nil && !(p.pairing && v.configured && p.contradicts(v.config.identity())) && (p.pairing || !s.Foreign) {
 		s.PendingIssued = p.issued
 		s.PendingToken = p.keyed && p.pairing && p.token != ""
+		s.PendingBegun = p.pairing && !p.issued && s.Token && !s.TokenSpent && p.fingerprint == fingerprint && fingerprint != st.TokenFingerprint
 	}
 	s.PendingCurrent = v.pending != nil && v.pending.issued && v.client.usable() && v.pending.credential.Fingerprint() == v.client.credential.Fingerprint()
 	connector, director := r.urls(v)
@@ -273,6 +284,11 @@ func (r *Reconciler) due(v *view, mereSync bool) bool {
 	began := !r.begun
 	r.begun = true
 	if st.NextAttempt == nil || st.NextAttempt.Time.After(v.now.Add(r.Schedule.Longest())) {
+		floor := r.attempted.Add(r.Schedule.Floor)
+		if v.now.Before(floor) && !v.now.Before(r.attempted) {
+			v.next = floor
+			return false
+		}
 		return true
 	}
 	if began && st.State == compassv1alpha1.Synchronized && v.now.After(st.NextAttempt.Time) {
@@ -368,6 +384,28 @@ func (r *Reconciler) respec(ctx context.Context, v *view, edit func(*compassv1al
 	return nil
 }
 
+// announce writes, before Compass is called, that it will not be called again sooner than the floor. Without that it is not
+// called at all: a process that ends in the middle of an attempt, be it again and again, must not be followed at once by one
+// that knows nothing of it.
+func (r *Reconciler) announce(ctx context.Context, v *view) error {
+	floor := v.now.Add(r.Schedule.Floor)
+	if err := r.Writer.Note(ctx, v.before, stamp(floor, v.now)); err != nil {
+		return err
+	}
+	v.status().NextAttempt = v.before.Status.NextAttempt.DeepCopy()
+	r.quiet, r.attempted = floor, v.now
+	return nil
+}
+
+// retried is the end of a reconcile for an error of the API server. That the CompassConnection was deleted meanwhile means
+// to begin again.
+func retried(err error) (reconcile.Result, error) {
+	if apierrors.IsNotFound(err) {
+		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
+	}
+	return reconcile.Result{}, err
+}
+
 // conclude writes the status and says when the worker is needed again.
 func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.Result, error) {
 	st := v.status()
@@ -380,12 +418,19 @@ func (r *Reconciler) conclude(ctx context.Context, v *view, row Row) (reconcile.
 	v.facts.StaleAfter = r.Schedule.StaleAfter()
 	status.Conclude(st, v.facts, v.generation)
 	if err := r.Writer.Write(ctx, v.before, v.connection, v.facts, v.events); err != nil {
-		if apierrors.IsNotFound(err) {
-			return reconcile.Result{RequeueAfter: time.Millisecond}, nil // deleted meanwhile: begin again
-		}
-		return reconcile.Result{}, fmt.Errorf("writing the status: %w", err)
+		return retried(fmt.Errorf("writing the status: %w", err))
 	}
-	r.quiet = time.Time{} // from here on the status says when
+	if row.Do.calls() {
+		r.quiet = time.Time{} // from here on the status says when
+	}
+	if v.discard {
+		if err := r.store().dropPending(ctx); err != nil {
+			return reconcile.Result{}, err
+		}
+	}
+	if v.again {
+		return reconcile.Result{RequeueAfter: time.Millisecond}, nil
+	}
 	wait := heartbeat
 	if st.NextAttempt != nil {
 		wait = min(wait, max(st.NextAttempt.Sub(r.Clock.Now()), time.Millisecond))

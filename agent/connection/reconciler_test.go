@@ -35,6 +35,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
 	"github.com/application-connector/application-connector/graphql"
+	"github.com/application-connector/application-connector/secret"
 )
 
 var request = reconcile.Request{NamespacedName: types.NamespacedName{Name: compassv1alpha1.ConnectionName}}
@@ -241,7 +242,7 @@ func (w *world) state(c *compassv1alpha1.CompassConnection, state compassv1alpha
 }
 
 func TestAQuietConnectionAsksOnceAPeriod(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.state(w.step(), compassv1alpha1.Synchronized, "")
 	w.calls("configuration", "sign", "viewer", "snapshot", "label")
 	for range 3 {
@@ -261,7 +262,7 @@ func TestAQuietConnectionAsksOnceAPeriod(t *testing.T) {
 }
 
 func TestAConnectorThatCannotBeAskedItsDailyQuestionKeepsNoSyncFromDirector(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.state(w.step(), compassv1alpha1.Synchronized, "")
 	w.state(w.next(), compassv1alpha1.Synchronized, "")
 	w.compass.called()
@@ -281,7 +282,7 @@ func TestAConnectorThatCannotBeAskedItsDailyQuestionKeepsNoSyncFromDirector(t *t
 func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
 	for name, object := range map[string]string{"client Secret": "client", "CA Secret": "ca"} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newMemoryWorld(t)
 			w.refuse = func(verb, name string) error {
 				if verb == "apply" && name == object {
 					return apierrors.NewInvalid(schema.GroupKind{Kind: "Secret"}, name, field.ErrorList{field.Invalid(field.NewPath("data"), leaked, "no")})
@@ -300,7 +301,7 @@ func TestACertificateThatCannotBeStoredIsNotLost(t *testing.T) {
 }
 
 func TestNoTokenIsSpentBeforeTheKeyIsStored(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.refuse = func(verb, name string) error {
 		if name == "client-pending" {
 			return errors.New("no")
@@ -313,35 +314,76 @@ func TestNoTokenIsSpentBeforeTheKeyIsStored(t *testing.T) {
 	w.calls()
 }
 
-func TestAnAttemptThatCannotBeWrittenDownIsNotRepeatedSoonerThanTheFloor(t *testing.T) {
-	w := newWorld(t)
-	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Server})
+func TestWhatTheAPIServerDoesNotTakeCallsCompassNotSoonerThanTheFloor(t *testing.T) {
+	w := newMemoryWorld(t)
+	w.step()
+	w.compass.called()
+	w.compass.fail("snapshot", &graphql.Error{Kind: graphql.Server})
+	begun := w.connection().Status.NextAttempt.Add(time.Second)
+	w.clock.SetTime(begun)
+	taken := 0
 	w.refuse = func(verb, name string) error {
-		if verb == "status" {
-			return errors.New("no")
+		if verb != "status" {
+			return nil
 		}
-		return nil
+		if taken--; taken >= 0 {
+			return nil
+		}
+		return errors.New("no")
 	}
-	if _, err := w.r.Reconcile(t.Context(), request); err == nil {
-		t.Error("the API server's error is lost")
+	fails := func() {
+		t.Helper()
+		if _, err := w.r.Reconcile(t.Context(), request); err == nil {
+			t.Error("the API server's error is lost")
+		}
 	}
-	w.calls("configuration")
-	for range 3 {
+	for range 3 { // without a word ahead nobody is called
+		fails()
+		w.calls()
+	}
+	taken = 1 // the word ahead
+	fails()
+	w.calls("snapshot")
+	waits := func(action string) {
+		t.Helper()
 		result, err := w.r.Reconcile(t.Context(), request)
-		if err != nil || result.RequeueAfter != 15*time.Second {
-			t.Errorf("%+v, %v", result, err)
+		if err != nil || result.RequeueAfter <= 10*time.Second || result.RequeueAfter > 15*time.Second {
+			t.Errorf("%s: %+v, %v", action, result, err)
 		}
+		w.calls()
 	}
-	w.calls()
-	w.clock.Step(15 * time.Second)
-	if _, err := w.r.Reconcile(t.Context(), request); err == nil {
-		t.Error("the API server's error is lost")
+	taken = 100
+	w.resync()
+	waits("a request that was not noted passes once")
+	w.clock.Step(time.Second)
+	waits("nor a second later")
+	w.clock.SetTime(begun.Add(15 * time.Second))
+	w.state(w.step(), compassv1alpha1.SynchronizationFailed, "")
+	w.calls("snapshot")
+
+	// The next process knows too.
+	taken = 1
+	w.clock.SetTime(w.connection().Status.NextAttempt.Time)
+	fails()
+	w.calls("snapshot")
+	w.restart()
+	taken = 100
+	waits("a new process")
+}
+
+// resync asks for a sync.
+func (w *world) resync() {
+	w.t.Helper()
+	c := w.connection()
+	c.Spec.ResyncNow = true
+	c.Generation++ // the API server does that
+	if err := w.client.Update(w.t.Context(), c); err != nil {
+		w.t.Fatal(err)
 	}
-	w.calls("configuration")
 }
 
 func TestAMomentOfTroubleAtTheAPIServerCostsNoToken(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	troubles := 0
 	w.refuse = func(verb, _ string) error {
 		if troubles++; verb == "apply" && troubles%2 == 1 {
@@ -366,7 +408,7 @@ func TestAPairingGoesOnWithWhatIsStillGood(t *testing.T) {
 		"the request is rejected":                               {"sign", &graphql.Error{Kind: graphql.Rejected}, []string{"configuration"}, compassv1alpha1.ConnectionFailed},
 	} {
 		t.Run(name, func(t *testing.T) {
-			w := newWorld(t)
+			w := newMemoryWorld(t)
 			w.compass.fail(test.fail, test.err)
 			w.state(w.step(), compassv1alpha1.ConnectionFailed, "Failed to retrieve certificate: ")
 			w.compass.called()
@@ -379,7 +421,7 @@ func TestAPairingGoesOnWithWhatIsStillGood(t *testing.T) {
 }
 
 func TestASecondTokenIsNotTriedForEver(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.compass.fail("sign", &graphql.Error{Kind: graphql.Ambiguous})
 	w.step()
 	w.clock.Step(2 * time.Hour)
@@ -389,7 +431,7 @@ func TestASecondTokenIsNotTriedForEver(t *testing.T) {
 }
 
 func TestASyncThatTheClusterDoesNotTakeIsToldAndTriedAgain(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.syncer.err = errors.New("listing Applications: forbidden")
 	c := w.step()
 	w.state(c, compassv1alpha1.ResourceApplicationFailed, "Failed to apply configuration: listing Applications: forbidden")
@@ -406,7 +448,7 @@ func TestASyncThatTheClusterDoesNotTakeIsToldAndTriedAgain(t *testing.T) {
 }
 
 func TestTheConnectorBeingAwayDoesNotStopSyncs(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	c := w.step()
 	w.compass.called()
 	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Server, Status: 502})
@@ -426,7 +468,7 @@ func TestTheConnectorBeingAwayDoesNotStopSyncs(t *testing.T) {
 }
 
 func TestTheConnectorIsAskedAgainAfterDirectorCouldNotBeReached(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	w.compass.called()
 	w.compass.fail("snapshot", &graphql.Error{Kind: graphql.Unreachable})
@@ -437,7 +479,7 @@ func TestTheConnectorIsAskedAgainAfterDirectorCouldNotBeReached(t *testing.T) {
 }
 
 func TestACertificateIsGivenUpOnlyBeyondDoubt(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	w.configure("t2")
 	w.compass.good["t2"] = true
@@ -448,19 +490,41 @@ func TestACertificateIsGivenUpOnlyBeyondDoubt(t *testing.T) {
 		w.state(w.next(), compassv1alpha1.SynchronizationFailed, "")
 		w.calls("snapshot", "viewer")
 	}
-	w.compass.fail("viewer", refused)
-	for range 3 {
+	refuse := func(d time.Duration) {
+		t.Helper()
+		w.compass.fail("viewer", refused)
 		w.state(w.next(), compassv1alpha1.SynchronizationFailed, "")
-		w.calls("snapshot", "viewer")
+		for began := w.clock.Now(); w.clock.Now().Before(began.Add(d)); {
+			w.clock.Step(45 * time.Second)
+			w.resync()
+			w.state(w.step(), compassv1alpha1.SynchronizationFailed, "")
+		}
+		if calls := w.compass.called(); slices.Contains(calls, "sign") || len(calls) < 14 {
+			t.Errorf("calls %v", calls)
+		}
+	}
+	refuse(4*time.Minute + 30*time.Second) // seven times, but an outage can be as long
+	w.compass.fail("snapshot", nil)
+	w.compass.fail("viewer", nil)
+	w.resync()
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.calls("snapshot", "label")
+	w.compass.fail("snapshot", refused)
+	refuse(4*time.Minute + 30*time.Second) // counted anew
+	w.restart()                            // which is no reason to count anew
+	w.clock.Step(30 * time.Second)
+	w.resync()
+	w.step()
+	if !slices.Equal(w.compass.sent, []secret.Value{"t1", "t1-second", "t2", "t2-second"}) {
+		t.Errorf("%d tokens were sent", len(w.compass.sent))
 	}
 	w.compass.fail("snapshot", nil)
 	w.compass.fail("viewer", nil)
-	w.state(w.step(), compassv1alpha1.Synchronized, "")
-	w.calls("configuration", "sign", "viewer", "snapshot", "label")
+	w.state(w.next(), compassv1alpha1.Synchronized, "")
 }
 
 func TestRenewalsComeInTimeYearAfterYear(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	c := w.step()
 	for range 10 {
 		w.compass.called()

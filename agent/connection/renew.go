@@ -65,7 +65,8 @@ func (r *Reconciler) renewalFailed(ctx context.Context, v *view, what string, er
 	message := "Error while trying to maintain connection: " + what + cause(err) + hint(err, false, r.Secrets)
 	v.happened(corev1.EventTypeWarning, status.EventRenewalFailed, "Renew", "%s", message)
 	r.maintenanceFailed(ctx, v, err, message)
-	if graphql.KindOf(err) == graphql.Throttled || v.config.missing(v.configured, r.Secrets.Configuration) != "" || v.foreign() {
+	if graphql.KindOf(err) == graphql.Throttled || v.config.missing(v.configured, r.Secrets.Configuration) != "" || v.foreign() ||
+		!v.client.usable() || !v.client.credential.ValidAt(v.now) {
 		return nil
 	}
 	st := v.status()
@@ -159,7 +160,8 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	next.data = data
 	v.client, r.current = next, &next
 	r.Compass.Use(next.credential.TLS())
-	r.inUse, r.refusals, r.located = next.credential.Fingerprint(), 0, now
+	r.inUse, r.located = next.credential.Fingerprint(), now
+	accepted(v)
 	if tried != "" && tried == v.config.runtimeID {
 		r.recognised = r.inUse
 	}
@@ -168,13 +170,14 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 
 // finish tells what a crash kept from being told after the certificate became current, and deletes the pending Secret.
 func (r *Reconciler) finish(ctx context.Context, v *view) error {
-	failures, next := v.status().ConsecutiveFailures, v.status().NextAttempt
-	r.refusals, r.located = 0, v.now // as when the certificate became current
+	noted := v.status().NextAttempt
+	accepted(v) // as when the certificate became current
+	r.located = v.now
 	if err := r.promoted(ctx, v, v.pending, v.now); err != nil {
 		return err
 	}
-	if failures > 0 && next != nil {
-		v.next = next.Time // it was no crash, but a failed attempt, which is not followed at once
+	if noted != nil {
+		v.next = latest(v.next, noted.Time) // an attempt that broke off may have called Compass with the certificate already
 	}
 	status.Dated(v.status(), v.client.established, v.client.renewed)
 	return nil
@@ -205,13 +208,15 @@ func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time
 	r.Metrics.Renewal(reason, nil)
 	r.Log.InfoContext(ctx, "client certificate issued", "reason", reason, "certificate", v.client.credential)
 	st.ConsecutiveFailures = 0
-	v.next = now // the sync follows at once
+	if v.again = true; !v.foreign() && now.Before(r.renewAt(v.client.credential)) {
+		v.next = now // the sync follows at once, and nothing else does
+	}
 	return r.forget(ctx, v)
 }
 
 // works: there is a certificate that it would be a loss to replace by one that does not work.
 func (r *Reconciler) works(v *view) bool {
-	return v.client.usable() && v.client.credential.ValidAt(v.now) && r.refusals < refusalsBeyondDoubt
+	return v.client.usable() && v.client.credential.ValidAt(v.now) && !r.rejected(v)
 }
 
 // try makes a real call with the new certificate, which tells whose it is.
@@ -232,23 +237,4 @@ func (r *Reconciler) notPreserved(ctx context.Context, v *view, p *pending, err 
 		return nil
 	}
 	return r.renewalFailed(ctx, v, "Failed to preserve certificate: ", err)
-}
-
-// refusalsBeyondDoubt is how often in a row Compass must refuse the certificate before it counts as rejected.
-const refusalsBeyondDoubt = 3
-
-// suspect counts refusals of the certificate. TLS alerts about it are beyond doubt; an answer that Compass gives in an
-// outage just the same counts only if viewer is refused too, and only in numbers.
-func (r *Reconciler) suspect(ctx context.Context, v *view, err error) {
-	switch graphql.KindOf(err) {
-	case graphql.CertificateExpired, graphql.CertificateRefused:
-		r.refusals = refusalsBeyondDoubt
-	case graphql.Ambiguous, graphql.Refused:
-		_, directorURL := r.urls(v)
-		_, err := r.Compass.Director(directorURL, v.tenant()).Viewer(ctx)
-		switch graphql.KindOf(err) {
-		case graphql.Ambiguous, graphql.Refused, graphql.Server, graphql.CertificateExpired, graphql.CertificateRefused:
-			r.refusals++
-		}
-	}
 }

@@ -50,11 +50,13 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 		st.TokenFingerprint = v.client.token
 	}
 	// Agents before this one wrote three keys only; others may have changed some.
-	if data, err := s.encode(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
-		if err := s.saveClient(ctx, v.client); err != nil {
-			return err
+	if recorded || !v.client.unchanged {
+		if data, err := s.encode(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
+			if err := s.saveClient(ctx, v.client); err != nil {
+				return err
+			}
+			v.client.data = data
 		}
-		v.client.data = data
 	}
 	current := v.client
 	r.current = &current

@@ -27,7 +27,7 @@ func (w *world) ask(annotation, value string) {
 }
 
 func TestARenewalThatAnAnnotationAsksForIsDoneOnceAndAnswered(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	w.compass.called()
 	for _, value := range []string{"1", "2"} {
@@ -48,7 +48,7 @@ func TestARenewalThatAnAnnotationAsksForIsDoneOnceAndAnswered(t *testing.T) {
 }
 
 func TestARenewalThatAnAnnotationAsksForAndThatFailsIsNoLoop(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	w.compass.called()
 	w.compass.fail("configuration", &graphql.Error{Kind: graphql.Server})
@@ -189,7 +189,7 @@ func TestASyncThatIsAskedForWhileOneRunsIsNotTakenForThatOne(t *testing.T) {
 }
 
 func TestATokenOfAnotherRuntimeIsFoundOutBeforeAnythingIsSynced(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.compass.owner["t1"] = "other"
 	w.stalled(w.step(), `RUNTIME_ID in Secret ns/configuration is "runtime"`, `issued for "other"`)
 	w.calls("configuration", "sign", "viewer")
@@ -203,7 +203,7 @@ func TestATokenOfAnotherRuntimeIsFoundOutBeforeAnythingIsSynced(t *testing.T) {
 }
 
 func TestATokenOfAThirdRuntimeDoesNotCostTheCertificate(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	before := w.clientSecret()
 	w.compass.called()
@@ -221,7 +221,7 @@ func TestATokenOfAThirdRuntimeDoesNotCostTheCertificate(t *testing.T) {
 }
 
 func TestWhoIsAskedWhoseTheCertificateIsMayFail(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.compass.fail("viewer", &graphql.Error{Kind: graphql.Timeout})
 	w.state(w.step(), compassv1alpha1.SynchronizationFailed, "Failed to fetch configuration: ")
 	w.calls("configuration", "sign", "viewer")
@@ -231,7 +231,7 @@ func TestWhoIsAskedWhoseTheCertificateIsMayFail(t *testing.T) {
 }
 
 func TestTheConnectorIsAskedDaily(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	w.compass.called()
 	asked := 0
@@ -250,7 +250,7 @@ func TestTheConnectorIsAskedDaily(t *testing.T) {
 }
 
 func TestAProcessThatStartsLateSyncsAtItsOwnMoment(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	w.compass.called()
 	w.restart()
@@ -277,7 +277,7 @@ func TestAProcessThatStartsLateSyncsAtItsOwnMoment(t *testing.T) {
 }
 
 func TestATimeThatAWrongClockNotedIsNotWaitedFor(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	w.step()
 	now := w.clock.Now()
 	w.clock.SetTime(now.AddDate(0, 0, 50))
@@ -292,7 +292,7 @@ func TestATimeThatAWrongClockNotedIsNotWaitedFor(t *testing.T) {
 }
 
 func TestWhoeverAsksToBeLeftAloneIs(t *testing.T) {
-	w := newWorld(t)
+	w := newMemoryWorld(t)
 	c := w.step()
 	w.compass.called()
 	w.clock.SetTime(c.Status.ConnectionStatus.CertificateStatus.RenewAt.Add(time.Minute))

@@ -1,6 +1,7 @@
 package connection
 
 import (
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"crypto/x509"
@@ -8,6 +9,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 
@@ -137,6 +139,7 @@ type clientSecret struct {
 	applied                   string // runtime whose snapshot Applications were last pruned by, as identity.String
 	established, renewed      time.Time
 	left                      bool // the certificate was revoked and deleted, when the cluster left Compass
+	unchanged                 bool // the data is what it was when this process last looked
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
@@ -240,7 +243,8 @@ func (s store) configuration(ctx context.Context) (configuration, bool, error) {
 	}, true, nil
 }
 
-func (s store) client(ctx context.Context) (clientSecret, error) {
+// client reads the client Secret. What it holds is decoded only if it differs from what is known.
+func (s store) client(ctx context.Context, known *clientSecret) (clientSecret, error) {
 	found, err := s.get(ctx, s.names.Client)
 	if err != nil || found == nil {
 		return clientSecret{}, err
@@ -258,7 +262,9 @@ func (s store) client(ctx context.Context) (clientSecret, error) {
 		identity: identity{found.Annotations[annotationRuntimeID], found.Annotations[annotationTenant]},
 		tokenURL: found.Annotations[annotationTokenURL], applied: found.Annotations[annotationApplied],
 	}
-	if c.credential, err = certs.DecodeClient(found.Data); err != nil {
+	if known != nil && maps.EqualFunc(known.data, found.Data, bytes.Equal) {
+		c.credential, c.unchanged = known.credential, true
+	} else if c.credential, err = certs.DecodeClient(found.Data); err != nil {
 		c.damaged = err.Error()
 	}
 	return c, nil

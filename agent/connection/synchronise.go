@@ -48,7 +48,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 		r.fetchFailed(ctx, v, err)
 		return retryAfter(err)
 	}
-	r.refusals = 0
+	accepted(v)
 	v.facts.Called = true
 	status.Maintained(v.status(), r.Clock.Now())
 	result, err := r.bring(ctx, v, snapshot)
@@ -110,7 +110,7 @@ func (r *Reconciler) recognise(ctx context.Context, v *view, d Director) (bool, 
 		return false, err
 	}
 	v.client, r.current = other, &other
-	v.next = r.Clock.Now()
+	v.again = true
 	return false, nil
 }
 

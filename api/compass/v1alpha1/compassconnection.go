@@ -188,6 +188,20 @@ type CompassConnectionStatus struct {
 	// resyncRequest answers the annotation compass.kyma-project.io/resync-requested.
 	// +optional
 	ResyncRequest *ResyncRequest `json:"resyncRequest,omitempty"`
+	// certificateRefused is there while Compass refuses the client certificate.
+	// +optional
+	CertificateRefused *CertificateRefused `json:"certificateRefused,omitempty"`
+}
+
+// CertificateRefused tells of refusals of the client certificate in a row.
+type CertificateRefused struct {
+	// since is when the first of them came.
+	Since metav1.Time `json:"since"`
+	// count is how many came.
+	Count int32 `json:"count"`
+	// alert says that TLS refused the certificate, which no outage does.
+	// +optional
+	Alert bool `json:"alert,omitempty"`
 }
 
 // RenewalRequest answers the annotation compass.kyma-project.io/renew-requested.
