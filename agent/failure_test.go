@@ -13,20 +13,17 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/agenttest"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
-func set(key, value string) func(map[string]string) {
-	return func(data map[string]string) { data[key] = value }
-}
-
 func TestAWrongTokenIsToldReadablyAndANewOneConnectsAtOnce(t *testing.T) {
-	s := newStage(t)
-	s.env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h" // whatever comes sooner comes because of the new token
-	s.configure(set("TOKEN", "wrong-"+canaryText))
-	s.start()
-	c := s.inState(compassv1alpha1.ConnectionFailed)
-	for _, want := range []string{"Failed to retrieve certificate: x-request-id: ", " failed: ", "token", s.configuration.String()} {
+	s := agenttest.New(t)
+	s.Env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h" // whatever comes sooner comes because of the new token
+	s.Configure(agenttest.Set("TOKEN", "wrong-"+agenttest.CanaryText))
+	s.Start()
+	c := s.InState(compassv1alpha1.ConnectionFailed)
+	for _, want := range []string{"Failed to retrieve certificate: x-request-id: ", " failed: ", "token", s.Configuration.String()} {
 		if !strings.Contains(c.Status.ConnectionStatus.Error, want) {
 			t.Errorf("error %q does not hold %q", c.Status.ConnectionStatus.Error, want)
 		}
@@ -34,19 +31,19 @@ func TestAWrongTokenIsToldReadablyAndANewOneConnectsAtOnce(t *testing.T) {
 	if stalled := meta.FindStatusCondition(c.Status.Conditions, "Stalled"); stalled == nil || stalled.Reason != "TokenNeeded" {
 		t.Errorf("condition Stalled: %+v", stalled)
 	}
-	if s.secret(s.credential) != nil || s.secret(s.authorities) != nil {
+	if s.Secret(s.Credential) != nil || s.Secret(s.Authorities) != nil {
 		t.Error("something was written although pairing failed")
 	}
 	failed := c.Status
-	s.configure()
-	c = s.inState(compassv1alpha1.Synchronized)
+	s.Configure()
+	c = s.InState(compassv1alpha1.Synchronized)
 	if c.Status.ConnectionStatus.Error != "" || c.Status.ConsecutiveFailures != 0 || c.Status.TokenFingerprint == failed.TokenFingerprint || meta.FindStatusCondition(c.Status.Conditions, "Stalled") != nil {
 		t.Errorf("status %+v", c.Status)
 	}
 	var events eventsv1.EventList
-	s.eventually("events about the failure and what followed", func() bool {
+	s.Eventually("events about the failure and what followed", func() bool {
 		seen := map[string]string{}
-		if err := s.client.List(t.Context(), &events); err != nil {
+		if err := s.Client.List(t.Context(), &events); err != nil {
 			return false
 		}
 		for _, e := range events.Items {
@@ -73,24 +70,24 @@ func TestACompassThatCannotBeReachedOrTrustedIsToldReadably(t *testing.T) {
 		env  map[string]string
 		says []string
 	}{
-		"nobody listens":            {edit: set("CONNECTOR_URL", unreachable), says: []string{"Unreachable", "CONNECTOR_URL"}},
-		"no https URL":              {edit: set("CONNECTOR_URL", "http://example.com"), says: []string{"https"}},
-		"no URL at all":             {edit: set("CONNECTOR_URL", ""), says: []string{"Failed to retrieve certificate: Failed to establish connection. Connector URL is empty"}},
+		"nobody listens":            {edit: agenttest.Set("CONNECTOR_URL", unreachable), says: []string{"Unreachable", "CONNECTOR_URL"}},
+		"no https URL":              {edit: agenttest.Set("CONNECTOR_URL", "http://example.com"), says: []string{"https"}},
+		"no URL at all":             {edit: agenttest.Set("CONNECTOR_URL", ""), says: []string{"Failed to retrieve certificate: Failed to establish connection. Connector URL is empty"}},
 		"an authority nobody knows": {env: map[string]string{"APP_COMPASS_CA_FILE": ""}, says: []string{"ServerUntrusted", "APP_COMPASS_CA_FILE"}},
-		"no token in the Secret":    {edit: set("TOKEN", ""), says: []string{"one-time token", "TOKEN"}},
+		"no token in the Secret":    {edit: agenttest.Set("TOKEN", ""), says: []string{"one-time token", "TOKEN"}},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
+			s := agenttest.New(t)
 			for key, value := range test.env {
-				s.env[key] = value
+				s.Env[key] = value
 			}
 			edits := []func(map[string]string){}
 			if test.edit != nil {
 				edits = append(edits, test.edit)
 			}
-			s.configure(edits...)
-			s.start()
-			c := s.inState(compassv1alpha1.ConnectionFailed)
+			s.Configure(edits...)
+			s.Start()
+			c := s.InState(compassv1alpha1.ConnectionFailed)
 			for _, want := range test.says {
 				if !strings.Contains(c.Status.ConnectionStatus.Error, want) {
 					t.Errorf("error %q does not hold %q", c.Status.ConnectionStatus.Error, want)
@@ -100,80 +97,80 @@ func TestACompassThatCannotBeReachedOrTrustedIsToldReadably(t *testing.T) {
 				t.Errorf("condition Ready: %+v", ready)
 			}
 			// Set right, it connects.
-			s.configure()
+			s.Configure()
 			if test.env == nil {
-				s.inState(compassv1alpha1.Synchronized)
+				s.InState(compassv1alpha1.Synchronized)
 			}
 		})
 	}
 }
 
 func TestAnUntrustedServerDoesNotCostTheToken(t *testing.T) {
-	s := newStage(t)
-	file := s.env["APP_COMPASS_CA_FILE"]
-	s.env["APP_COMPASS_CA_FILE"] = ""
-	s.configure()
-	r := s.start()
-	s.inState(compassv1alpha1.ConnectionFailed)
-	r.stop()
-	s.env["APP_COMPASS_CA_FILE"] = file
-	s.start()
-	s.inState(compassv1alpha1.Synchronized)
+	s := agenttest.New(t)
+	file := s.Env["APP_COMPASS_CA_FILE"]
+	s.Env["APP_COMPASS_CA_FILE"] = ""
+	s.Configure()
+	r := s.Start()
+	s.InState(compassv1alpha1.ConnectionFailed)
+	r.Stop()
+	s.Env["APP_COMPASS_CA_FILE"] = file
+	s.Start()
+	s.InState(compassv1alpha1.Synchronized)
 }
 
 func TestSkippedVerificationIsLoud(t *testing.T) {
-	s := newStage(t)
-	s.env["APP_COMPASS_CA_FILE"], s.env["APP_SKIP_COMPASS_TLS_VERIFY"] = "", "true"
-	s.configure()
-	s.start()
-	s.inState(compassv1alpha1.Synchronized)
-	if !strings.Contains(s.log.String(), "NOT verified") {
+	s := agenttest.New(t)
+	s.Env["APP_COMPASS_CA_FILE"], s.Env["APP_SKIP_COMPASS_TLS_VERIFY"] = "", "true"
+	s.Configure()
+	s.Start()
+	s.InState(compassv1alpha1.Synchronized)
+	if !strings.Contains(s.Log.String(), "NOT verified") {
 		t.Error("the log does not warn")
 	}
 }
 
 func TestAMissingConfigurationSecretIsWaitedFor(t *testing.T) {
-	s := newStage(t)
-	s.start()
-	c := s.inState(compassv1alpha1.ConnectionFailed)
+	s := agenttest.New(t)
+	s.Start()
+	c := s.InState(compassv1alpha1.ConnectionFailed)
 	stalled := meta.FindStatusCondition(c.Status.Conditions, "Stalled")
-	if stalled == nil || stalled.Reason != "ConfigurationInvalid" || !strings.Contains(stalled.Message, s.configuration.String()) || !strings.Contains(stalled.Message, "CONNECTOR_URL") {
+	if stalled == nil || stalled.Reason != "ConfigurationInvalid" || !strings.Contains(stalled.Message, s.Configuration.String()) || !strings.Contains(stalled.Message, "CONNECTOR_URL") {
 		t.Errorf("condition Stalled: %+v", stalled)
 	}
-	if calls := s.compass.Admin().Counters().Requests.Received; calls != 0 {
+	if calls := s.Compass.Admin().Counters().Requests.Received; calls != 0 {
 		t.Errorf("Compass got %d requests", calls)
 	}
-	s.configure()
-	s.inState(compassv1alpha1.Synchronized)
-	s.configure(set("RUNTIME_ID", ""))
-	s.inState(compassv1alpha1.Synchronized)
-	s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
-	c = s.inState(compassv1alpha1.SynchronizationFailed)
+	s.Configure()
+	s.InState(compassv1alpha1.Synchronized)
+	s.Configure(agenttest.Set("RUNTIME_ID", ""))
+	s.InState(compassv1alpha1.Synchronized)
+	s.Edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+	c = s.InState(compassv1alpha1.SynchronizationFailed)
 	if got := c.Status.SynchronizationStatus.Error; !strings.HasPrefix(got, "Failed to read Runtime config: ") || !strings.Contains(got, "RUNTIME_ID") {
 		t.Errorf("error %q", got)
 	}
-	s.configure()
-	s.inState(compassv1alpha1.Synchronized)
+	s.Configure()
+	s.InState(compassv1alpha1.Synchronized)
 }
 
 func TestAPairingThatBrokeOffGoesOnWithTheSecondToken(t *testing.T) {
-	s := newStage(t)
-	s.configure()
-	clear := s.fault(compass.Fault{Kind: compass.FaultDatabaseDown, Operation: "signCertificateSigningRequest"})
-	r := s.start()
-	s.inState(compassv1alpha1.ConnectionFailed)
-	pending := s.secret(pendingOf(s))
+	s := agenttest.New(t)
+	s.Configure()
+	clear := s.Fault(compass.Fault{Kind: compass.FaultDatabaseDown, Operation: "signCertificateSigningRequest"})
+	r := s.Start()
+	s.InState(compassv1alpha1.ConnectionFailed)
+	pending := s.Secret(s.Pending())
 	if pending == nil || len(pending.Data["key"]) == 0 || len(pending.Data["token"]) == 0 {
 		t.Fatal("key and second token were not stored before the second token was spent")
 	}
-	r.stop()
+	r.Stop()
 	clear()
-	s.start()
-	s.inState(compassv1alpha1.Synchronized)
-	if got := s.calls("configuration"); got != 1 {
+	s.Start()
+	s.InState(compassv1alpha1.Synchronized)
+	if got := s.Calls("configuration"); got != 1 {
 		t.Errorf("%d calls of configuration: the first token was sent again", got)
 	}
-	if s.secret(pendingOf(s)) != nil {
+	if s.Secret(s.Pending()) != nil {
 		t.Error("the pending Secret is still there")
 	}
 }
@@ -190,22 +187,23 @@ func TestDirectorFailuresAreToldAndGoneThroughWithTheOldState(t *testing.T) {
 		"labels cannot be set": {compass.Fault{Kind: compass.FaultGraphQLError, Operation: "setRuntimeLabel", Error: "InternalError", Code: 10}, compassv1alpha1.MetadataUpdateFailed, "Failed to reconcile Runtime labels with proper URLs: label runtime_consoleUrl: "},
 	} {
 		t.Run(name, func(t *testing.T) {
-			s := newStage(t)
-			s.configure()
-			clear := s.fault(test.fault)
-			s.start()
-			c := s.inState(test.state)
+			s := agenttest.New(t)
+			s.Configure()
+			clear := s.Fault(test.fault)
+			s.Start()
+			c := s.InState(test.state)
 			if got := c.Status.SynchronizationStatus.Error; !strings.Contains(got, test.says) {
 				t.Errorf("error %q, want %q in it", got, test.says)
 			}
 			if c.Status.ConsecutiveFailures == 0 || c.Status.NextAttempt == nil || !meta.IsStatusConditionTrue(c.Status.Conditions, "Reconciling") {
 				t.Errorf("status %+v", c.Status)
 			}
-			if s.secret(s.credential) == nil {
+			if s.Secret(s.Credential) == nil {
 				t.Error("the certificate is gone")
 			}
 			clear()
-			c = s.inState(compassv1alpha1.Synchronized)
+			s.Edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+			c = s.InState(compassv1alpha1.Synchronized)
 			if c.Status.ConsecutiveFailures != 0 || c.Status.SynchronizationStatus.Error != "" {
 				t.Errorf("status %+v", c.Status)
 			}
@@ -214,16 +212,16 @@ func TestDirectorFailuresAreToldAndGoneThroughWithTheOldState(t *testing.T) {
 }
 
 func TestARequestForASyncThatFailsIsNoLoop(t *testing.T) {
-	s := newStage(t)
-	s.configure()
-	s.env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h"
-	s.start()
-	before := s.inState(compassv1alpha1.Synchronized)
-	s.compass.Admin().ResetCounters()
-	s.fault(compass.Fault{Kind: compass.FaultStatus, Status: 503, Operation: "applicationsForRuntime"})
+	s := agenttest.New(t)
+	s.Configure()
+	s.Env["APP_MINIMAL_COMPASS_SYNC_TIME"] = "1h"
+	s.Start()
+	before := s.InState(compassv1alpha1.Synchronized)
+	s.Compass.Admin().ResetCounters()
+	s.Fault(compass.Fault{Kind: compass.FaultStatus, Status: 503, Operation: "applicationsForRuntime"})
 	for range 2 {
-		s.edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
-		before = s.until("the end of the sync that was asked for", func(c *compassv1alpha1.CompassConnection) bool {
+		s.Edit(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.ResyncNow = true })
+		before = s.Until("the end of the sync that was asked for", func(c *compassv1alpha1.CompassConnection) bool {
 			return !c.Spec.ResyncNow && c.Status.ObservedGeneration == c.Generation && c.Generation > before.Generation
 		})
 		if before.Status.State != compassv1alpha1.SynchronizationFailed {
@@ -231,12 +229,12 @@ func TestARequestForASyncThatFailsIsNoLoop(t *testing.T) {
 		}
 	}
 	// Other events do not make an attempt sooner: after this one was handled there were still two.
-	s.configure(set("TENANT", tenant))
-	if err := s.client.Delete(t.Context(), s.secret(s.authorities)); err != nil {
+	s.Configure(agenttest.Set("TENANT", agenttest.Tenant))
+	if err := s.Client.Delete(t.Context(), s.Secret(s.Authorities)); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("the CA Secret to be back", func() bool { return s.secret(s.authorities) != nil })
-	if got := s.calls("applicationsForRuntime"); got != 2 {
+	s.Eventually("the CA Secret to be back", func() bool { return s.Secret(s.Authorities) != nil })
+	if got := s.Calls("applicationsForRuntime"); got != 2 {
 		t.Errorf("%d queries for two requests", got)
 	}
 	if wait := time.Until(before.Status.NextAttempt.Time); wait < 30*time.Minute {
@@ -245,28 +243,28 @@ func TestARequestForASyncThatFailsIsNoLoop(t *testing.T) {
 }
 
 func TestRetryAfterIsKept(t *testing.T) {
-	s := newStage(t)
-	s.configure()
-	s.fault(compass.Fault{Kind: compass.FaultRateLimited, RetryAfter: "1800", Operation: "applicationsForRuntime"})
-	s.start()
-	c := s.inState(compassv1alpha1.SynchronizationFailed)
+	s := agenttest.New(t)
+	s.Configure()
+	s.Fault(compass.Fault{Kind: compass.FaultRateLimited, RetryAfter: "1800", Operation: "applicationsForRuntime"})
+	s.Start()
+	c := s.InState(compassv1alpha1.SynchronizationFailed)
 	if wait := time.Until(c.Status.NextAttempt.Time); wait < 25*time.Minute || wait > 35*time.Minute {
 		t.Errorf("the next attempt is due in %s, asked for was half an hour", wait)
 	}
 }
 
 func TestAnotherCompassConnectionIsIgnored(t *testing.T) {
-	s := newStage(t)
-	s.configure()
-	s.start()
-	s.inState(compassv1alpha1.Synchronized)
-	s.compass.Admin().ResetCounters()
+	s := agenttest.New(t)
+	s.Configure()
+	s.Start()
+	s.InState(compassv1alpha1.Synchronized)
+	s.Compass.Admin().ResetCounters()
 	other := &compassv1alpha1.CompassConnection{ObjectMeta: metav1.ObjectMeta{Name: "another"}}
-	if err := s.client.Create(t.Context(), other); err != nil {
+	if err := s.Client.Create(t.Context(), other); err != nil {
 		t.Fatal(err)
 	}
-	s.eventually("a line in the log", func() bool { return strings.Contains(s.log.String(), "this CompassConnection is ignored") })
-	if calls := s.compass.Admin().Counters().Requests.Received; calls != 0 {
+	s.Eventually("a line in the log", func() bool { return strings.Contains(s.Log.String(), "this CompassConnection is ignored") })
+	if calls := s.Compass.Admin().Counters().Requests.Received; calls != 0 {
 		t.Errorf("Compass got %d requests", calls)
 	}
 }
@@ -298,7 +296,7 @@ func TestTheAgentRefusesToStartWithOneClearLine(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Setenv("KUBECONFIG", "/nonexistent/kubeconfig")
 			env := map[string]string{"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "127.0.0.1:0", test.key: test.value}
-			err := endOf(t, env)
+			err := agenttest.EndOf(t, env)
 			if err == nil || !strings.Contains(err.Error(), test.says) || strings.Contains(strings.TrimSpace(err.Error()), "\n") {
 				t.Errorf("%v; want %s in one line", err, test.says)
 			}
