@@ -120,7 +120,7 @@ func TestThePageCanOnlyBeRead(t *testing.T) {
 	server := httptest.NewServer(newWorld().handler(t))
 	defer server.Close()
 	for _, path := range []string{"/", "/status.json", "/style.css"} {
-		response, err := server.Client().Head(server.URL + path) //nolint:noctx // the test has a deadline
+		response, err := server.Client().Head(server.URL + path)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -5,6 +5,7 @@ import (
 	"bytes"
 	"crypto/x509"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"net/http/httptest"
@@ -34,55 +35,53 @@ var source = image.Source{Version: "v1.2.3", Revision: "0123456789abcdef01234567
 
 var gateway = image.Program{Name: "gateway", Image: "central-application-gateway", Title: "Gateway", Ports: []int{8080, 8082}}
 
-// binaries of a small program, for tests that do not mind to share them.
-var (
-	once   sync.Once
-	shared []image.Binary
-)
+// folder is where the programs are that tests share.
+var folder string
 
 func TestMain(m *testing.M) {
-	code := m.Run()
-	for _, b := range shared {
-		_ = os.Remove(b.File)
+	var err error
+	if folder, err = os.MkdirTemp("", "image"); err != nil {
+		panic(err)
 	}
+	code := m.Run()
+	_ = os.RemoveAll(folder)
 	os.Exit(code)
 }
 
+// shared is a small program for tests that do not mind to share it.
+var shared = sync.OnceValues(func() ([]image.Binary, error) { return compiled(folder) })
+
 func binaries(t *testing.T) []image.Binary {
 	t.Helper()
-	once.Do(func() {
-		for _, b := range compile(t) {
-			kept, err := os.CreateTemp("", "image-test")
-			if err != nil {
-				t.Fatal(err)
-			}
-			_ = kept.Close()
-			if err := os.Rename(b.File, kept.Name()); err != nil {
-				t.Fatal(err)
-			}
-			shared = append(shared, image.Binary{File: kept.Name(), Platform: b.Platform})
-		}
-	})
-	if len(shared) == 0 {
-		t.Fatal("the program was not built: see the test that ran first")
+	out, err := shared()
+	if err != nil {
+		t.Fatal(err)
 	}
-	return shared
+	return out
 }
 
-// compile builds a small program with modules in it, for the platforms.
+// compile builds that program anew.
 func compile(t *testing.T) []image.Binary {
 	t.Helper()
-	var out []image.Binary
+	out, err := compiled(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+// compiled is a program with modules in it, for two platforms.
+func compiled(into string) (out []image.Binary, err error) {
 	for _, architecture := range []string{"amd64", "arm64"} {
-		file := filepath.Join(t.TempDir(), architecture)
-		c := exec.CommandContext(t.Context(), "go", "build", "-trimpath", "-buildvcs=false", "-o", file, "./testdata/program")
+		file := filepath.Join(into, architecture)
+		c := exec.Command("go", "build", "-trimpath", "-buildvcs=false", "-o", file, "./testdata/program")
 		c.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOOS=linux", "GOARCH="+architecture)
 		if text, err := c.CombinedOutput(); err != nil {
-			t.Fatalf("%v\n%s", err, text)
+			return nil, fmt.Errorf("%w\n%s", err, text)
 		}
 		out = append(out, image.Binary{File: file, Platform: v1.Platform{OS: "linux", Architecture: architecture}})
 	}
-	return out
+	return out, nil
 }
 
 func written(t *testing.T, of []image.Binary) (folder string, index v1.ImageIndex) {
@@ -195,7 +194,7 @@ func TestTheProgramOfAnImageRuns(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if err := os.WriteFile(program, content, 0o700); err != nil { //nolint:gosec // it is to be run
+			if err := os.WriteFile(program, content, 0o700); err != nil {
 				t.Fatal(err)
 			}
 			break
@@ -216,7 +215,7 @@ func TestTheSameProgramsGiveTheSameImages(t *testing.T) {
 			if err != nil || d.IsDir() {
 				return err
 			}
-			text, err := os.ReadFile(filepath.Join(folder, path)) //nolint:gosec // of the test
+			text, err := os.ReadFile(filepath.Join(folder, path))
 			files[path] = string(text)
 			return err
 		})
@@ -355,7 +354,7 @@ func TestImagesAreNamedAsInTheManifests(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, file := range files {
-		text, err := os.ReadFile(file) //nolint:gosec // of the repository
+		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
