@@ -67,6 +67,7 @@ lint: go ## check style and find likely mistakes
 generate: go ## write generated code and manifests anew
 	@go tool controller-gen object paths=./api/... crd output:crd:dir=manifests/crds
 	@go generate ./...
+	go generate ./manifests # the chart is made of what others have just written
 
 .PHONY: verify
 verify: go ## check that generated files and go.mod are up to date

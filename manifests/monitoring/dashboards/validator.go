@@ -42,6 +42,10 @@ var validator = board{
 			{kind: graph, title: "Repeats", about: "Attempts after the first.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (route) (rate(validator_publisher_retries_total[$__rate_interval]))`, "{{route}}"}}},
 		}},
+		{"Clients", []panel{
+			{kind: graph, title: "Certificates of clients end in", about: "Time until the certificate ends that a client showed last. Only of those that sent events lately.", unit: units.Seconds, width: 24,
+				queries: []query{{`max by (application, client) (validator_client_certificate_not_after_timestamp_seconds` + of + `) - time()`, "{{application}}: {{client}}"}}},
+		}},
 		process("validator_ready"),
 	},
 }
