@@ -109,7 +109,7 @@ agent: {image: ""}`, deployment(agent), pod + "containers.0.image", `"r.test:500
 		{`validator: {autoscaling: {maxReplicas: 3}}`, "autoscaling/v2 HorizontalPodAutoscaler kyma-system " + validator, "spec.maxReplicas", `3`},
 		{`validator: {autoscaling: {targetCPUUtilization: 30}}`, "autoscaling/v2 HorizontalPodAutoscaler kyma-system " + validator, "spec.metrics.0.resource.target.averageUtilization", `30`},
 		{`gateway: {resources: {requests: {cpu: 1}, limits: {memory: 1Gi, cpu: null}}}`, deployment(gateway), pod + "containers.0.resources", `{"limits":{"memory":"1Gi"},"requests":{"cpu":1,"memory":"64Mi"}}`},
-		{`gateway: {extraArgs: [--logLevel=debug]}`, deployment(gateway), pod + "containers.0.args.9", `"--logLevel=debug"`},
+		{`gateway: {extraArgs: [--logLevel=debug]}`, deployment(gateway), pod + "containers.0.args.10", `"--logLevel=debug"`},
 		{`validator: {extraArgs: [--rateLimit=5]}`, deployment(validator), pod + "containers.0.args.11", `"--rateLimit=5"`},
 		{`gateway: {nodeSelector: {disk: ssd}}`, deployment(gateway), pod + "nodeSelector", `{"disk":"ssd"}`},
 		{`gateway: {tolerations: [{operator: Exists}]}`, deployment(gateway), pod + "tolerations", `[{"operator":"Exists"}]`},
