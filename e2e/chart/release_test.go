@@ -86,6 +86,11 @@ func clean(t *testing.T) {
 		if err := uninstall(t); err != nil {
 			t.Error(err)
 		}
+		// Helm does not wait for it, and nothing can be made in a namespace that is going. Before the definitions go, since a namespace
+		// ends only when each kind could be listed.
+		if _, err := kubectl(context.Background(), "", "wait", "--for=delete", "--timeout=2m", "namespace/application-connector-edge"); err != nil {
+			t.Error(err)
+		}
 		err := resources(secrets).Namespace("istio-system").Delete(context.Background(), "kyma-gateway-certs-cacert", metav1.DeleteOptions{})
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
