@@ -151,8 +151,9 @@ func BenchmarkGatewayAgainstNginx(b *testing.B) {
 		w.Flush()
 		memory := s.uploadMemory()
 		report.Results = append(report.Results, memory)
-		b.Logf("%s\n%s", report.Machine, table.String())
-		b.Logf("an upload of 400 MiB takes %.1f MiB in the gateway (%.1f in all), %.1f in nginx, %.1f in the ReverseProxy", memory.Gateway, memory.GatewayPeak, memory.Nginx, memory.Bare)
+		// Of a benchmark's log no more than ten lines are shown.
+		fmt.Printf("\n%s\n%s\n", report.Machine, table.String())
+		fmt.Printf("an upload of 400 MiB takes %.1f MiB in the gateway (%.1f in all), %.1f in nginx, %.1f in the ReverseProxy\n", memory.Gateway, memory.GatewayPeak, memory.Nginx, memory.Bare)
 		if dir := os.Getenv("BENCH_DIR"); dir != "" && (which == "" || which == "full") {
 			text, err := json.MarshalIndent(report, "", "  ")
 			if err != nil {
