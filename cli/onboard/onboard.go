@@ -8,12 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"net/url"
 	"regexp"
 	"strings"
 	"time"
 
+	"github.com/go-logr/logr"
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -22,22 +22,22 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
+	"k8s.io/klog/v2"
 	"k8s.io/utils/clock"
 	"sigs.k8s.io/controller-runtime/pkg/client"
+	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/cli/onboard/enrolment"
 	"github.com/application-connector/application-connector/graphql"
 	"github.com/application-connector/application-connector/graphql/director"
 )
 
 const (
-	// Label is the label of a runtime in Director with the UID of the cluster's namespace kube-system: by it a cluster is
-	// found again, whatever its name.
-	Label = "application_connector_cluster"
-	// FieldOwner owns what is written into the configuration Secret.
-	FieldOwner = "application-connector-onboard"
+	// Label is the label of a runtime in Director by which a cluster is found again.
+	Label = enrolment.Label
 	// AnnotationExpires, on the configuration Secret, is when the token in it ends, by RFC 3339.
-	AnnotationExpires = "application-connector.kyma-project.io/token-expires"
+	AnnotationExpires = enrolment.AnnotationExpires
 )
 
 // spare is how long a token must still be good to be left as it is.
@@ -172,6 +172,9 @@ func (o *Options) command(use, short, long string, run func(*Options, context.Co
 			if err := o.Complete(); err != nil {
 				return err
 			}
+			// All that matters of what Kubernetes' libraries have to say is in the errors that they return.
+			klog.SetLogger(logr.Discard())
+			ctrllog.SetLogger(logr.Discard())
 			return run(o, cmd.Context())
 		},
 	}
@@ -182,8 +185,7 @@ func (o *Options) command(use, short, long string, run func(*Options, context.Co
 // session is one run of a command.
 type session struct {
 	*Options
-	kube     client.Client
-	director *director.Client
+	enrolment.Cluster
 	// uid is that of the cluster.
 	uid string
 }
@@ -198,8 +200,8 @@ func (o *Options) begin(ctx context.Context) (*session, func(), error) {
 	if err != nil {
 		return nil, nil, fmt.Errorf("the cluster at %s: %w", o.cluster.Host, err)
 	}
-	s := &session{Options: o, kube: kube}
-	if s.uid, err = s.clusterUID(ctx); err != nil {
+	s := &session{Options: o, Cluster: enrolment.Cluster{Kube: kube, Configuration: o.configuration, Certificate: o.certificate, Tenant: o.Tenant}}
+	if s.uid, err = s.UID(ctx); err != nil {
 		return nil, nil, err
 	}
 	options := graphql.Options{UserAgent: "appconn"}
@@ -208,12 +210,12 @@ func (o *Options) begin(ctx context.Context) (*session, func(), error) {
 			return nil, nil, fmt.Errorf("--director-ca-file: %w", err)
 		}
 	}
-	token, err := o.bearer(ctx, options.RootCAs)
+	token, err := enrolment.NewAccessToken(ctx, o.CredentialsFile, options.RootCAs)
 	if err != nil {
 		return nil, nil, err
 	}
 	transport := graphql.NewTransport(options)
-	s.director = director.NewAsAdministrator(transport, o.DirectorURL, o.Tenant, token)
+	s.Director = director.NewAsAdministrator(transport, o.DirectorURL, o.Tenant, token.Value)
 	return s, transport.CloseIdleConnections, nil
 }
 
@@ -230,27 +232,9 @@ func (s *session) would(format string, args ...any) bool {
 	return s.DryRun
 }
 
-// find gives the runtime of this cluster; nil if it is not registered.
-func (s *session) find(ctx context.Context) (*director.RegisteredRuntime, error) {
-	found, err := s.director.RuntimesWithLabel(ctx, Label, s.uid)
-	switch {
-	case err != nil:
-		return nil, explain("looking for the runtime of this cluster", err)
-	case len(found) == 0:
-		return nil, nil
-	case len(found) > 1:
-		var ids []string
-		for _, r := range found {
-			ids = append(ids, r.ID)
-		}
-		return nil, fmt.Errorf("the tenant has several runtimes of this cluster: unregister all of %s but one", strings.Join(ids, ", "))
-	}
-	return &found[0], nil
-}
-
 // register makes the runtime, unless there is one.
 func (s *session) register(ctx context.Context) (string, error) {
-	found, err := s.find(ctx)
+	found, err := s.Find(ctx, s.uid)
 	if err != nil {
 		return "", err
 	}
@@ -264,23 +248,10 @@ func (s *session) register(ctx context.Context) (string, error) {
 	if s.would("register runtime %s", s.Name) {
 		return "", nil
 	}
-	labels := maps.Clone(s.Labels)
-	if labels == nil {
-		labels = map[string]string{}
-	}
-	labels[Label] = s.uid
-	id, err := s.director.RegisterRuntime(ctx, s.Name, "registered by appconn onboard", labels)
+	id, err := s.Register(ctx, s.uid, s.Name, "registered by appconn onboard", s.Labels)
 	if err != nil {
-		return "", explain(fmt.Sprintf("registering runtime %s", s.Name), err)
+		return "", err
 	}
 	s.say("runtime %s (%s) registered", s.Name, id)
 	return id, nil
-}
-
-// explain says what failed, with Compass's own words.
-func explain(what string, err error) error {
-	if e, ok := errors.AsType[*graphql.Error](err); ok && e.Detail() != "" {
-		return fmt.Errorf("%s: %w: %s", what, err, e.Detail())
-	}
-	return fmt.Errorf("%s: %w", what, err)
 }

@@ -1,4 +1,4 @@
-package onboard
+package enrolment
 
 import (
 	"context"
@@ -67,11 +67,19 @@ func readCredentials(path string) (credentials, error) {
 	return c, nil
 }
 
-// bearer gets an access token with the scopes to register runtimes.
-func (o *Options) bearer(ctx context.Context, roots *x509.CertPool) (secret.Value, error) {
-	c, err := readCredentials(o.CredentialsFile)
+// AccessToken is what the Director knows an administrator by.
+type AccessToken struct {
+	Value secret.Value
+	// Ends is when it ends; zero if that is not known.
+	Ends time.Time
+}
+
+// NewAccessToken gets an access token with the scopes to register runtimes, for the OAuth 2.0 client in a file; roots verify the
+// token endpoint, nil means those of the system. Nothing secret is in its errors.
+func NewAccessToken(ctx context.Context, file string, roots *x509.CertPool) (AccessToken, error) {
+	c, err := readCredentials(file)
 	if err != nil {
-		return "", err
+		return AccessToken{}, err
 	}
 	transport := &http.Transport{
 		Proxy: http.ProxyFromEnvironment, DisableKeepAlives: true, TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
@@ -86,10 +94,10 @@ func (o *Options) bearer(ctx context.Context, roots *x509.CertPool) (secret.Valu
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, web))
 	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
 		// Its text would repeat the answer.
-		return "", fmt.Errorf("the token endpoint %s refuses the credentials of %s: HTTP %d %s", c.TokensEndpoint, o.CredentialsFile, refused.Response.StatusCode, refused.ErrorCode)
+		return AccessToken{}, fmt.Errorf("the token endpoint %s refuses the credentials of %s: HTTP %d %s", c.TokensEndpoint, file, refused.Response.StatusCode, refused.ErrorCode)
 	}
 	if err != nil {
-		return "", fmt.Errorf("the token endpoint: %w", err)
+		return AccessToken{}, fmt.Errorf("the token endpoint: %w", err)
 	}
-	return secret.Value(token.AccessToken), nil
+	return AccessToken{Value: secret.Value(token.AccessToken), Ends: token.Expiry}, nil
 }
