@@ -91,6 +91,8 @@ func init() {
 		choices = append(choices,
 			choice{kind: priority.kind, name: priority.name, path: "metadata/name", replace: inline("{{ " + values + ".priorityClass.name }}")},
 			choice{kind: priority.kind, name: priority.name, path: "value", replace: inline("{{ " + values + ".priorityClass.value }}")})
+		wholes = append(wholes, whole{kind: "PodDisruptionBudget", name: c.name, value: values + ".podDisruptionBudget.enabled"})
+		of("PodDisruptionBudget", "spec/maxUnavailable", inline("{{ "+values+".podDisruptionBudget.maxUnavailable }}"))
 		if c.value == "agent" {
 			deployment("spec/replicas", inline("{{ "+values+".replicas }}"))
 			deployment(pod+"containers/0/env/+", items(values+".extraEnv"))
@@ -98,12 +100,10 @@ func init() {
 		}
 		deployment("spec/+replicas", lines("{{- if not "+values+".autoscaling.enabled }}", "replicas: {{ "+values+".replicas }}", "{{- end }}"))
 		deployment(pod+"containers/0/args/+", items(values+".extraArgs"))
-		wholes = append(wholes, whole{kind: "HorizontalPodAutoscaler", name: c.name, value: values + ".autoscaling.enabled"},
-			whole{kind: "PodDisruptionBudget", name: c.name, value: values + ".podDisruptionBudget.enabled"})
+		wholes = append(wholes, whole{kind: "HorizontalPodAutoscaler", name: c.name, value: values + ".autoscaling.enabled"})
 		of("HorizontalPodAutoscaler", "spec/minReplicas", inline("{{ "+values+".autoscaling.minReplicas }}"))
 		of("HorizontalPodAutoscaler", "spec/maxReplicas", inline("{{ "+values+".autoscaling.maxReplicas }}"))
 		of("HorizontalPodAutoscaler", "spec/metrics/0/resource/target/averageUtilization", inline("{{ "+values+".autoscaling.targetCPUUtilization }}"))
-		of("PodDisruptionBudget", "spec/maxUnavailable", inline("{{ "+values+".podDisruptionBudget.maxUnavailable }}"))
 	}
 }
 

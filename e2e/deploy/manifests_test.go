@@ -23,9 +23,11 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/labels"
 	utilyaml "k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	gatewayapi "sigs.k8s.io/gateway-api/apis/v1"
@@ -183,6 +185,31 @@ func TestTheEdgeByGatewayAPIIsTheOneByIstio(t *testing.T) {
 	}
 }
 
+// TestABudgetIsForEachDeploymentAndLetsTheLastPodGo: one that says how many must stay keeps a node with the last one from being
+// drained.
+func TestABudgetIsForEachDeploymentAndLetsTheLastPodGo(t *testing.T) {
+	for overlay, names := range workloads {
+		all := objects(t, overlay)
+		for _, name := range names {
+			var budget policyv1.PodDisruptionBudget
+			decode(t, all["PodDisruptionBudget/"+name], &budget)
+			if most := budget.Spec.MaxUnavailable; budget.Spec.MinAvailable != nil || most == nil || most.IntValue() < 1 {
+				t.Errorf("%s: the budget of %s lets not one Pod go: %+v", overlay, name, budget.Spec)
+			}
+			selector, err := metav1.LabelSelectorAsSelector(budget.Spec.Selector)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, of := range names {
+				pods := deployment(t, all, of).Spec.Template.Labels
+				if got, want := selector.Matches(labels.Set(pods)), of == name; got != want {
+					t.Errorf("%s: the budget of %s is for the Pods of %s: %v", overlay, name, of, got)
+				}
+			}
+		}
+	}
+}
+
 func TestAPrivilegedPodIsNotAdmittedBesideThem(t *testing.T) {
 	pod := &corev1.Pod{
 		ObjectMeta: metav1.ObjectMeta{Namespace: system, Name: "privileged"},
@@ -261,6 +288,9 @@ func TestTheProgramsAcceptTheArgumentsAndVariablesThatTheManifestsGiveThem(t *te
 			case agentName:
 				_, err = agent.FromEnvironment(func(name string) string { return env[name] })
 				for name := range env {
+					if name == "MEMORY_LIMIT_MIB" || name == "GOMEMLIMIT" {
+						continue // Go's
+					}
 					if !slices.ContainsFunc(agent.Variables, func(v agent.Variable) bool { return v.Name == name }) {
 						err = errors.Join(err, fmt.Errorf("%s is none of the agent's variables", name))
 					}

@@ -86,11 +86,12 @@ func TestThePageSaysWhatTheManifestsSay(t *testing.T) {
 		for _, c := range pod.TopologySpreadConstraints {
 			spread = append(spread, map[string]string{"kubernetes.io/hostname": "nodes", "topology.kubernetes.io/zone": "zones"}[c.TopologyKey])
 		}
-		asked := container.Resources.Requests
+		asked, most := container.Resources.Requests, container.Resources.Limits
 		for row, value := range map[string]string{
 			"replicas": replicas, "taken away at once by a drain of nodes": away, "serves on, not ready, after it is asked to end": delay,
 			"ended at the latest after": fmt.Sprintf("%d s", *pod.TerminationGracePeriodSeconds), "spread over": strings.Join(spread, ", "),
 			"CPU and memory asked for": asked.Cpu().String() + ", " + asked.Memory().String(),
+			"CPU and memory at most":   most.Cpu().String() + ", " + most.Memory().String(),
 		} {
 			rows[row] = append(rows[row], value)
 		}
