@@ -125,7 +125,8 @@ func rewrite(p *httputil.ProxyRequest) {
 	target := x.route.Target
 	p.Out.URL.Scheme, p.Out.URL.Host, p.Out.Host = target.Scheme, target.Host, ""
 	p.Out.URL.Path, p.Out.URL.RawPath = joinPath(target, x.address.rest, x.route.EncodeURL)
-	p.Out.URL.RawQuery, p.Out.URL.ForceQuery = joinQuery(target.RawQuery, p.In.URL.RawQuery), false
+	x.callersQuery = p.In.URL.RawQuery
+	p.Out.URL.RawQuery, p.Out.URL.ForceQuery = joinQuery(target.RawQuery, x.callersQuery), false
 	p.Out.Trailer = p.In.Trailer // not a copy: values come after the body, into this one
 	if x.external {
 		p.Out.Header.Del(HeaderAccessToken)
@@ -160,10 +161,8 @@ func modify(r *http.Response) error {
 	x := exchangeOf(r.Request.Context())
 	x.source = SourceNone
 	r.Header.Del(HeaderReason) // it is ours to say
-	if r.StatusCode == http.StatusCreated || r.StatusCode >= 300 && r.StatusCode < 400 {
-		rewriteHeader(r, "Location", x)
-	}
-	rewriteHeader(r, "Content-Location", x)
+	rewriteHeader(r, "Location", x, r.StatusCode == http.StatusCreated || r.StatusCode >= 300 && r.StatusCode < 400)
+	rewriteHeader(r, "Content-Location", x, true)
 	for i, line := range r.Header["Set-Cookie"] {
 		r.Header["Set-Cookie"][i] = rewriteCookiePath(line, x.route.Target, x.address.prefix)
 	}
@@ -179,10 +178,11 @@ func modify(r *http.Response) error {
 	return nil
 }
 
-func rewriteHeader(r *http.Response, name string, x *exchange) {
-	if value := r.Header.Get(name); value != "" {
-		if rewritten, ok := rewriteLocation(value, r.Request.URL, x.route.Target, x.address.prefix); ok {
-			r.Header.Set(name, rewritten)
+// rewriteHeader changes every value: how many a caller looks at, it decides itself.
+func rewriteHeader(r *http.Response, name string, x *exchange, rewrite bool) {
+	for i, value := range r.Header[name] {
+		if value != "" {
+			r.Header[name][i] = x.location(value, r.Request.URL, rewrite)
 		}
 	}
 }

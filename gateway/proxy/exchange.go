@@ -46,6 +46,7 @@ type exchange struct {
 	caller       string       // the workload, if it was asked for
 	body         *boundedBody // the caller's; nil for none
 	bodyFailed   atomic.Bool  // the caller did not send all of it
+	callersQuery string       // as it came
 	query        string       // of the request before the first attempt
 	cookies      []string     // likewise
 	watchdog     watchdog

@@ -315,3 +315,57 @@ func TestLocationsAreRewrittenOnTheWayBack(t *testing.T) {
 		t.Errorf("%+v %v", a, err)
 	}
 }
+
+func TestACallerNeverLearnsFromALocationWhatWasAddedToItsQuery(t *testing.T) {
+	r := newRig(t)
+	seen := make(chan string, 1)
+	mux := http.NewServeMux()
+	mux.HandleFunc("/base/dir/", func(_ http.ResponseWriter, q *http.Request) { seen <- q.URL.RawQuery })
+	mux.HandleFunc("/base/say", func(w http.ResponseWriter, q *http.Request) {
+		for _, name := range []string{"Location", "Content-Location"} {
+			w.Header()[name] = []string{q.Header.Get("To"), "/base/second?" + q.URL.RawQuery}
+		}
+		var code int
+		_, _ = fmt.Sscan(q.Header.Get("Code"), &code)
+		w.WriteHeader(code)
+	})
+	target := r.target(mux.ServeHTTP)
+	r.secret("p", "queryParameters", `{"api_key":["canary&"],"region":["u s"],"mine":["never"]}`)
+	e := entry("svc", target.URL+"/base?t=canary-target")
+	e.RequestParametersSecretName = "p"
+	r.application("app", nil, e)
+	const query = "?mine=1&x=%2F"
+	redirect := r.get("/app/svc/dir" + query) // as it is written by what most servers are made of
+	if redirect.Status != http.StatusTemporaryRedirect || redirect.Header.Get("Location") != "/app/svc/dir/"+query {
+		t.Errorf("%+v", redirect)
+	}
+	if a := r.get(redirect.Header.Get("Location")); a.Status != http.StatusOK {
+		t.Errorf("%+v", a)
+	}
+	if got := <-seen; got != "t=canary-target&mine=1&x=%2F&api_key=canary%26&region=u+s" {
+		t.Errorf("a call that follows the redirect has the query %s", got)
+	}
+	type told struct {
+		Status                    int
+		Location, ContentLocation []string
+	}
+	all := "?t=canary-target&mine=1&x=%2F&region=u%20s&api_key=canary%26"
+	for _, c := range []struct{ code, to, location, contentsAreAt, second string }{
+		{"302", "#top", "/app/svc/say" + query + "#top", "/app/svc/say" + query + "#top", "/app/svc/second" + query},
+		{"201", "", "", "", "/app/svc/second" + query},
+		{"302", "?page=2&api_key=canary%26", "/app/svc/say?page=2", "/app/svc/say?page=2", "/app/svc/second" + query},
+		{"302", "/base/x?api_key=canary%26", "/app/svc/x", "/app/svc/x", "/app/svc/second" + query},
+		// What was said openly of the API stays where it leads elsewhere; what is from a Secret does not.
+		{"302", "https://elsewhere/base/x" + all, "https://elsewhere/base/x?t=canary-target&mine=1&x=%2F", "https://elsewhere/base/x?t=canary-target&mine=1&x=%2F", "/app/svc/second" + query},
+		{"200", "/base/x" + all, "/base/x?t=canary-target&mine=1&x=%2F", "/app/svc/x" + query, "/base/second?t=canary-target&mine=1&x=%2F"},
+	} {
+		a := r.get("/app/svc/say"+query, "To", c.to, "Code", c.code)
+		got := told{a.Status, a.Header["Location"], a.Header["Content-Location"]}
+		var status int
+		_, _ = fmt.Sscan(c.code, &status)
+		want := told{status, []string{c.location, c.second}, []string{c.contentsAreAt, "/app/svc/second" + query}}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%s to %q (-want +got):\n%s", c.code, c.to, diff)
+		}
+	}
+}

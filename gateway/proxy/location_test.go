@@ -50,6 +50,29 @@ func TestALocationBelowTheTargetBecomesAPathOnTheGateway(t *testing.T) {
 	}
 }
 
+func TestPairsAreTakenOutOfAQueryHoweverTheyAreEncoded(t *testing.T) {
+	const added = "api_key=s%26c&region=u+s&flag"
+	for _, c := range []struct{ reference, want string }{
+		{"/x?api_key=s%26c", "/x"},
+		{"/x?api_key=s%26c#f", "/x#f"},
+		{"/x?a=1&api_key=s%26c&b=2", "/x?a=1&b=2"},
+		{"/x?api_key=s%26c&a=1&api_key=s%26c&b=2&region=u%20s&flag=&%66lag", "/x?a=1&b=2"},
+		{"http://h/x?%61pi_key=%73%26c&a=%31", "http://h/x?a=%31"},
+		{"?api_key=s%26c", ""},
+		{"/x", "/x"}, {"/x?", "/x?"}, {"/x?#f", "/x?#f"}, {"#api_key=s%26c", "#api_key=s%26c"},
+		{"/x?a&&b", "/x?a&&b"}, {"/x?%zz&api_key=%zz", "/x?%zz&api_key=%zz"},
+		{"/x?api_key=other&region=eu", "/x?api_key=other&region=eu"},
+		{"http://[::1?api_key=s%26c", "http://[::1"},
+	} {
+		if got := withoutPairs(c.reference, added); got != c.want {
+			t.Errorf("%s: %s, want %s", c.reference, got, c.want)
+		}
+		if got := withoutPairs(c.reference, ""); got != c.reference {
+			t.Errorf("%s without anything added: %s", c.reference, got)
+		}
+	}
+}
+
 func FuzzARewrittenLocationLeadsBackToWhereTheTargetSaid(f *testing.F) {
 	for _, s := range []string{"http://h/api/v1/sub?x=1#f", "sub", "?q", "//h/api/v1/x", "/api/v1/a%2Fb", "/api/v10", "/api/v1", "/api/v1/%25", "/api/v1//x", "http://h/api/v1;x"} {
 		f.Add(s)
