@@ -29,12 +29,3 @@ func PrintableURL(text string) string {
 	u.User, u.RawQuery, u.Fragment, u.RawFragment, u.ForceQuery = nil, "", "", "", false
 	return u.String()
 }
-
-// WithoutURL strips the URL, whose query may be secret, off an error of an HTTP client.
-func WithoutURL(err error) error {
-	var wrapped *url.Error
-	if errors.As(err, &wrapped) {
-		return wrapped.Err
-	}
-	return err
-}

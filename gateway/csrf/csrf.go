@@ -6,6 +6,7 @@ package csrf
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/http"
@@ -16,6 +17,7 @@ import (
 
 	"github.com/application-connector/application-connector/gateway/cache"
 	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/transport"
 	"github.com/application-connector/application-connector/secret"
 )
 
@@ -180,7 +182,7 @@ func (m *Manager) ask(ctx context.Context, method string, r credentials.SessionR
 	}
 	request, err := http.NewRequestWithContext(ctx, method, r.URL, nil)
 	if err != nil {
-		return nil, failed(0, "failed to create token request", credentials.WithoutURL(err))
+		return nil, failed(0, "failed to create token request", errors.New("cannot be parsed as a URL"))
 	}
 	request.Header.Set(r.Settings.Carries(), "fetch")
 	request.Header.Set("Accept", "*/*")
@@ -195,7 +197,7 @@ func (m *Manager) ask(ctx context.Context, method string, r credentials.SessionR
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return nil, failed(0, fmt.Sprintf("failed to make a request to '%s'", printable), credentials.WithoutURL(err))
+		return nil, failed(0, fmt.Sprintf("failed to make a request to '%s'", printable), transport.Cause(err))
 	}
 	_, _ = io.Copy(io.Discard, io.LimitReader(response.Body, drain)) // only the header matters
 	_ = response.Body.Close()

@@ -68,3 +68,15 @@ func targetFailure(err error) string {
 	}
 	return FailureUnreachable
 }
+
+// callCause is why a call failed, as it may be logged.
+func callCause(err error) error {
+	var credential *credentialsError
+	switch {
+	case errors.As(err, &credential):
+		return credential
+	case errors.Is(err, errTimeout):
+		return errTimeout
+	}
+	return transport.Cause(err)
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/http"
 	"strconv"
 	"strings"
@@ -174,9 +175,9 @@ func writeError(w http.ResponseWriter, status int, reason, text string) {
 // proxyError answers by an error after the target was, or should have been, called: a status and no body.
 func (e *Engine) proxyError(w http.ResponseWriter, r *http.Request, err error) {
 	x := exchangeOf(r.Context())
-	x.cause, x.source, x.reason = credentials.WithoutURL(err), SourceTarget, targetFailure(err)
+	x.cause, x.source, x.reason = callCause(err), SourceTarget, targetFailure(err)
 	if err := credentials.CheckURL(x.route.Target.String()); err != nil {
-		x.reason = string(routes.ReasonTargetInvalid)
+		x.cause, x.reason = fmt.Errorf("targetUrl %w", err), string(routes.ReasonTargetInvalid)
 	}
 	status := http.StatusBadGateway
 	var credential *credentialsError

@@ -20,6 +20,7 @@ import (
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/gateway/cache"
 	"github.com/application-connector/application-connector/gateway/credentials"
+	"github.com/application-connector/application-connector/gateway/transport"
 	"github.com/application-connector/application-connector/secret"
 )
 
@@ -112,7 +113,7 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 	}
 	response, err := client.Do(request)
 	if err != nil {
-		return fail(r, 0, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), credentials.WithoutURL(err))
+		return fail(r, 0, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), transport.Cause(err))
 	}
 	defer response.Body.Close()
 	body, err := io.ReadAll(io.LimitReader(response.Body, answerLimit+1))
@@ -120,7 +121,7 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 	case response.StatusCode != http.StatusOK:
 		return fail(r, response.StatusCode, fmt.Sprintf("incorrect response code '%d' while getting token from %s", response.StatusCode, credentials.PrintableURL(r.URL)), nil)
 	case err != nil:
-		return fail(r, response.StatusCode, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), credentials.WithoutURL(err))
+		return fail(r, response.StatusCode, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), transport.Cause(err))
 	case len(body) > answerLimit:
 		return fail(r, response.StatusCode, fmt.Sprintf("failed to read token response body from %s: larger than %d bytes", credentials.PrintableURL(r.URL), answerLimit), nil)
 	}
