@@ -77,24 +77,19 @@ func (d *delivery) attempt(request *http.Request) (*http.Response, error) {
 	return answer, nil
 }
 
-// again says whether and when to try once more. Without a connection, or when it broke before an answer, the publisher is
-// away, and so it is when it, or a proxy before it, says that what stands behind is (502, 503, 504). Any other answer is
-// the publisher's word on the event, and 429 is a wish to be left alone: both are passed on. No answer in time is passed
-// on too, for the client has waited long enough.
+// again says whether and when to try once more. Without a connection, when it broke before an answer, or without an answer
+// in time the publisher is away, and so it is when it, or a proxy before it, says that what stands behind is (502, 503,
+// 504). Any other answer is the publisher's word on the event, and 429 is a wish to be left alone: both are passed on.
 func (d *delivery) again(ctx context.Context, attempt int, answer *http.Response, err error) (time.Duration, bool) {
 	if attempt >= d.Attempts || ctx.Err() != nil {
 		return 0, false
 	}
 	wait := min(firstWait<<min(attempt-1, 10), longestWait)
 	wait = wait/2 + rand.N(wait)
-	switch {
-	case err != nil:
-		if timedOut(err) {
+	if err == nil {
+		if !away(answer.StatusCode) {
 			return 0, false
 		}
-	case !away(answer.StatusCode):
-		return 0, false
-	default:
 		if seconds, err := strconv.ParseUint(answer.Header.Get("Retry-After"), 10, 16); err == nil {
 			wait = max(wait, time.Duration(seconds)*time.Second)
 		}

@@ -296,12 +296,15 @@ func (h *Handler) judge(answer *http.Response, d *decision) {
 	}
 	d.reason = PublisherFailed
 	answer.Header.Set(headerTargetStatus, strconv.Itoa(answer.StatusCode))
-	if !h.Compatible && away(answer.StatusCode) && answer.Header.Get("Retry-After") == "" {
-		answer.Header.Set("Retry-After", retryAfter)
-	}
-	if h.Compatible {
+	switch {
+	case h.Compatible:
 		answer.StatusCode = http.StatusBadGateway
-		answer.Status = ""
+	case away(answer.StatusCode):
+		// As if there were no connection: what a proxy says between us and the publisher is no word on the event.
+		answer.StatusCode = http.StatusServiceUnavailable
+		if answer.Header.Get("Retry-After") == "" {
+			answer.Header.Set("Retry-After", retryAfter)
+		}
 	}
 }
 
@@ -315,8 +318,8 @@ func (h *Handler) undelivered(client context.Context, w http.ResponseWriter, err
 	case client.Err() != nil:
 		f.reason = ClientGone
 	case timedOut(err):
-		// It may have taken the event: the status says so, and the same id makes a repeat harmless.
-		f.status, f.reason, f.text = http.StatusGatewayTimeout, PublisherTimeout, "the Eventing publisher did not answer in time, try again with the same event id"
+		// It may have taken the event: the same id makes a repeat harmless.
+		f.reason, f.text = PublisherTimeout, "the Eventing publisher did not answer in time, try again with the same event id"
 	}
 	if h.Compatible {
 		f.status, f.header = http.StatusBadGateway, nil

@@ -369,7 +369,7 @@ func documented(t *testing.T, reason, mode string, status int) {
 		t.Fatalf("the reference has no reason %q", reason)
 	}
 	cells := strings.SplitN(row, " | ", 3)
-	if cell := cells[map[string]int{"strict": 0, "compatible": 1}[mode]]; !slices.Contains(strings.Split(cell, ", "), strconv.Itoa(status)) {
+	if cell := cells[map[string]int{"strict": 0, "compatible": 1}[mode]]; !slices.ContainsFunc(strings.Split(cell, ", "), func(s string) bool { return s == strconv.Itoa(status) || s == strconv.Itoa(status/100)+"xx" }) {
 		t.Errorf("the reference says %q of %s in %s mode, not %d", cell, reason, mode, status)
 	}
 }
@@ -536,7 +536,9 @@ func TestThePublishersAnswer(t *testing.T) {
 		"a broken event":             {400, 400, 400, "failed", "publisher_refused"},
 		"too many":                   {429, 429, 429, "failed", "publisher_refused"},
 		"an error":                   {500, 500, 502, "failed", "publisher_failed"},
+		"a bad gateway":              {502, 503, 502, "failed", "publisher_failed"},
 		"unavailable":                {503, 503, 502, "failed", "publisher_failed"},
+		"a gateway's time-out":       {504, 503, 502, "failed", "publisher_failed"},
 		"the last status":            {599, 599, 502, "failed", "publisher_failed"},
 	} {
 		for _, mode := range []string{"strict", "compatible"} {
@@ -578,64 +580,6 @@ func TestWhatThePublisherSaysToTheConnectionIsNotForTheClient(t *testing.T) {
 	got := r.send("POST", "/test-application/events", event("CN=test-application"), "x")
 	if d := cmp.Diff(answer{200, http.Header{"X-Kept": {"1"}}, ""}, got); d != "" {
 		t.Errorf("(-want +got)\n%s", d)
-	}
-}
-
-func TestAPublisherThatSwitchesProtocolsDidNotTakeTheEvent(t *testing.T) {
-	r := newRig(t, func(w http.ResponseWriter, _ *http.Request) {
-		conn, _, err := w.(http.Hijacker).Hijack()
-		if err != nil {
-			t.Error(err)
-			return
-		}
-		_, _ = io.WriteString(conn, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\nConnection: Upgrade\r\n\r\n")
-		conn.Close()
-	}, nil)
-	r.send("POST", "/test-application/events", event("CN=test-application"), "x").refused(t, 503)
-	if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "publisher_unreachable" {
-		t.Errorf("audit: %v", audit)
-	}
-}
-
-func TestAPublisherThatIsAway(t *testing.T) {
-	closed, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	closed.Close()
-	away := func(c *proxy.Config) { c.PublisherHost = closed.Addr().String() }
-	r := newRig(t, nil, away)
-	got := r.send("POST", "/test-application/events", event("CN=test-application"), "x")
-	got.refused(t, 503)
-	if got.Header.Get("Retry-After") != "5" {
-		t.Errorf("got %+v", got)
-	}
-	if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "publisher_unreachable" {
-		t.Errorf("audit: %v", audit)
-	}
-
-	r = newRig(t, nil, func(c *proxy.Config) { away(c); compatible(c) })
-	got = r.send("POST", "/test-application/events", event("CN=test-application"), "x")
-	got.refused(t, 502)
-	if got.Header.Get("Retry-After") != "" {
-		t.Errorf("got %+v", got)
-	}
-}
-
-func TestAPublisherThatDoesNotAnswer(t *testing.T) {
-	for mode, want := range map[string]int{"strict": 504, "compatible": 502} {
-		t.Run(mode, func(t *testing.T) {
-			release := make(chan struct{})
-			r := newRig(t, func(http.ResponseWriter, *http.Request) { <-release }, func(c *proxy.Config) {
-				c.Timeout, c.Compatible = 50*time.Millisecond, mode == "compatible"
-			})
-			t.Cleanup(func() { close(release) })
-			got := r.send("POST", "/test-application/events", event("CN=test-application"), "x")
-			got.refused(t, want)
-			if audit := r.audit(); len(audit) != 1 || audit[0]["decision"] != "failed" || audit[0]["reason"] != "publisher_timeout" {
-				t.Errorf("audit: %v", audit)
-			}
-		})
 	}
 }
 
