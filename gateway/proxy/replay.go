@@ -56,7 +56,8 @@ func (noBody) again() bool         { return true }
 // keptBody is a body in memory.
 type keptBody []byte
 
-// put implements body. By GetBody the transport sends it anew when a kept connection turns out dead before anything was sent.
+// put implements body. By GetBody the transport sends it anew when a kept connection turns out dead before anything was sent,
+// and header and body fit into its buffer.
 func (b keptBody) put(r *http.Request) {
 	get := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(b)), nil }
 	r.Body, _ = get()

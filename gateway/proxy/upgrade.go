@@ -8,6 +8,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	"github.com/application-connector/application-connector/gateway/websocket"
 )
 
 // closeGrace is how long both ends of a WebSocket have to answer when it is closed: RFC 6455, section 7.1.1, wants a Close
@@ -156,9 +158,9 @@ type end struct {
 	server             bool // this party is the server
 
 	mu      sync.Mutex
-	frames  frames // that the other party sends to this one
-	leaving bool   // a Close frame of ours is to be sent
-	left    bool   // it was sent: nothing more is
+	frames  websocket.Frames // that the other party sends to this one
+	leaving bool             // a Close frame of ours is to be sent
+	left    bool             // it was sent: nothing more is
 }
 
 // callerConn is the caller's end.
@@ -190,14 +192,14 @@ func (e *end) Write(p []byte) (int, error) {
 	}
 	passes, leaves := 0, false
 	for at := 0; at < len(p); {
-		n, goodbye := e.frames.next(p[at:])
+		n, goodbye := e.frames.Next(p[at:])
 		at += n
 		if goodbye {
 			e.upgrade.goodbyes <- struct{}{}
 		}
 		if !e.left && !leaves {
 			passes = at
-			leaves = e.leaving && e.frames.between()
+			leaves = e.leaving && e.frames.Between()
 		}
 	}
 	if passes > 0 {
@@ -215,16 +217,16 @@ func (e *end) Write(p []byte) (int, error) {
 func (e *end) goAway() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.leaving = true; e.frames.between() {
+	if e.leaving = true; e.frames.Between() {
 		e.leave()
 	}
 }
 
 // leave says goodbye, unless the other party has. e.mu is held.
 func (e *end) leave() {
-	if e.left || e.frames.closed || e.ReadWriteCloser == nil {
+	if e.left || e.frames.Closed() || e.ReadWriteCloser == nil {
 		return
 	}
 	e.left = true
-	_, _ = e.ReadWriteCloser.Write(closeFrame(e.server)) // who is gone needs no goodbye
+	_, _ = e.ReadWriteCloser.Write(websocket.GoingAway(e.server)) // who is gone needs no goodbye
 }

@@ -28,6 +28,9 @@ const (
 	handshake       = 10 * time.Second
 	continueTimeout = time.Second
 	headerLimit     = 1 << 20 // bytes of a response's header
+	// writeBuffer has room for a request's header and for a small body behind it. Only what goes out in one write is sent anew
+	// on another connection when a kept one turns out dead: net/http takes a later write that fails for a body that can't be read.
+	writeBuffer = 8 << 10
 )
 
 // Target says which pool a call takes.
@@ -177,6 +180,7 @@ func (p *Pool) make(t Target) *Transport {
 		IdleConnTimeout:        idleTimeout,
 		ExpectContinueTimeout:  continueTimeout,
 		MaxResponseHeaderBytes: headerLimit,
+		WriteBufferSize:        writeBuffer,
 		ForceAttemptHTTP2:      true,
 		DisableCompression:     true, // what the target sends is what the caller gets
 	}

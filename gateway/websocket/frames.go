@@ -1,4 +1,6 @@
-package proxy
+// Package websocket knows where the frames of a WebSocket (RFC 6455) end, and how one end says goodbye. It knows nothing of
+// what is in them, nor of connections.
+package websocket
 
 import (
 	"encoding/binary"
@@ -18,20 +20,24 @@ const (
 	maskKeyBytes = 4
 )
 
-// frames follows what one end of a WebSocket sends, to know where a frame of another may stand. Control frames may stand
-// between the frames of one message (section 5.4), so it need not know of messages.
-type frames struct {
+// Frames follows what one end of a WebSocket sends, to know where a frame of another may stand. Control frames may stand
+// between the frames of one message (section 5.4), so it need not know of messages. The zero value stands before the first
+// frame. It is not safe for concurrent use.
+type Frames struct {
 	header [10]byte // but for the masking key
 	have   int      // bytes of header
 	left   uint64   // bytes that are still to come of the frame after its header
-	closed bool     // a Close frame has begun
+	closed bool
 }
 
-// between says whether no frame is under way.
-func (f *frames) between() bool { return f.have == 0 && f.left == 0 }
+// Between says whether no frame is under way.
+func (f *Frames) Between() bool { return f.have == 0 && f.left == 0 }
 
-// next takes one frame, or as much of it as p has, and says how many bytes those are, and whether a Close frame began.
-func (f *frames) next(p []byte) (n int, goodbye bool) {
+// Closed says whether a Close frame has begun.
+func (f *Frames) Closed() bool { return f.closed }
+
+// Next takes one frame, or as much of it as p has, and says how many bytes those are, and whether the first Close frame began.
+func (f *Frames) Next(p []byte) (n int, goodbye bool) {
 	for f.left == 0 && n < len(p) {
 		f.header[f.have] = p[n]
 		f.have++
@@ -63,8 +69,8 @@ func (f *frames) next(p []byte) (n int, goodbye bool) {
 	return n + int(rest), goodbye // no more than len(p)
 }
 
-// closeFrame says that an end goes away. What goes to a server is masked (section 5.3).
-func closeFrame(toServer bool) []byte {
+// GoingAway is a Close frame that says that an end goes away. What goes to a server is masked (section 5.3).
+func GoingAway(toServer bool) []byte {
 	frame := []byte{finalBit | opcodeClose, 2}
 	status := binary.BigEndian.AppendUint16(nil, goingAway)
 	if toServer {

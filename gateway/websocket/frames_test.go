@@ -1,31 +1,33 @@
-package proxy
+package websocket_test
 
 import (
 	"bytes"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/application-connector/application-connector/gateway/websocket"
 )
 
 // follow feeds frames a stream in pieces of a size, and tells where frames end and where the first Close frame is noticed.
 func follow(stream []byte, size int) (ends []int, goodbyes int, between bool) {
-	var f frames
+	var f websocket.Frames
 	at := 0
 	for len(stream) > 0 {
 		piece := stream[:min(size, len(stream))]
 		stream = stream[len(piece):]
 		for len(piece) > 0 {
-			n, goodbye := f.next(piece)
+			n, goodbye := f.Next(piece)
 			piece, at = piece[n:], at+n
 			if goodbye {
 				goodbyes++
 			}
-			if f.between() {
+			if f.Between() {
 				ends = append(ends, at)
 			}
 		}
 	}
-	return ends, goodbyes, f.between()
+	return ends, goodbyes, f.Between()
 }
 
 func TestTheEndOfEachFrameIsKnown(t *testing.T) {
@@ -47,7 +49,7 @@ func TestTheEndOfEachFrameIsKnown(t *testing.T) {
 			[]byte{0x01, 1, 'a', 0x89, 0, 0x80, 1, 'b', 0x88, 2, 0x03, 0xe8, 0x88, 0}, []int{3, 5, 8, 12, 14}, 1,
 		},
 		"header incomplete": {[]byte{0x81, 0, 0x82, 126, 1}, []int{2}, 0},
-		"ours":              {append(closeFrame(false), closeFrame(true)...), []int{4, 12}, 1},
+		"ours":              {append(websocket.GoingAway(false), websocket.GoingAway(true)...), []int{4, 12}, 1},
 	} {
 		for _, size := range []int{1, 2, 3, 7, 1 << 20} {
 			ends, goodbyes, between := follow(c.stream, size)
@@ -62,10 +64,10 @@ func TestTheEndOfEachFrameIsKnown(t *testing.T) {
 }
 
 func TestOurCloseFrameSaysThatThisEndGoesAway(t *testing.T) {
-	if diff := cmp.Diff([]byte{0x88, 2, 0x03, 0xe9}, closeFrame(false)); diff != "" {
+	if diff := cmp.Diff([]byte{0x88, 2, 0x03, 0xe9}, websocket.GoingAway(false)); diff != "" {
 		t.Error(diff)
 	}
-	masked := closeFrame(true)
+	masked := websocket.GoingAway(true)
 	if diff := cmp.Diff([]byte{0x88, 0x82}, masked[:2]); diff != "" || len(masked) != 8 {
 		t.Fatalf("%x", masked)
 	}
