@@ -97,7 +97,7 @@ func (o *object) text(fields map[string]any) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	template := strings.NewReplacer("{{", `{{ "{{" }}`, domain, "{{ .Values.domain }}").Replace(string(text))
+	template := strings.NewReplacer("{{", `{{ "{{" }}`, domain, "{{ .Values.domain }}", collector, "{{ .Values.tracing.endpoint }}").Replace(string(text))
 	var lines []string
 	for line := range strings.SplitSeq(strings.TrimSuffix(template, "\n"), "\n") {
 		for i, c := range chosen {

@@ -6,8 +6,11 @@ import (
 	"strings"
 )
 
-// domain is that of the overlays; the chart's values name another.
-const domain = "kyma.example.com"
+// domain and collector are those of the overlays; the chart's values name others.
+const (
+	domain    = "kyma.example.com"
+	collector = "http://collector.observability:4318"
+)
 
 // base is the build that the templates begin with, and each of the features says what else there may be: what changes where a
 // value of the chart is true. Values that exclude each other are told apart by the chart's schema.
@@ -19,6 +22,7 @@ var features = []struct{ value, kustomization string }{
 	{".Values.istio.gatewayAPI", base + "\ncomponents: [../components/gateway-api, ../settings]"},
 	{".Values.istio.serverCertificate.enabled", base + "\ncomponents: [../components/server-certificate, ../settings]"},
 	{".Values.agent.certManager", base + "\ncomponents: [../components/agent-cert-manager]"},
+	{".Values.tracing.endpoint", base + "\ncomponents: [../components/tracing]"},
 	{".Values.monitoring.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring]"},
 	{"and .Values.monitoring.enabled .Values.agent.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring/agent]"},
 }
@@ -67,6 +71,9 @@ var choices = []choice{
 		"{{- with .Values.networkPolicies.apiServer.cidrs }}", "  to:", "{{- range . }}", "  - ipBlock:", "      cidr: {{ . }}", "{{- end }}", "{{- end }}")},
 	{kind: "NetworkPolicy", name: "kyma-project.io--acm-module-allow-to-external-system", path: "spec/egress/0", replace: lines(
 		"- to:", "{{- range .Values.networkPolicies.externalSystems }}", "  - ipBlock: {{ toJson . }}", "{{- end }}")},
+	{kind: "NetworkPolicy", name: "kyma-project.io--acm-module-allow-to-collector", path: "spec/egress/0", replace: lines(
+		"- ports:", "{{- range .Values.networkPolicies.collector.ports }}", "  - port: {{ . }}", "    protocol: TCP", "{{- end }}",
+		"{{- with .Values.networkPolicies.collector.peers }}", "  to: {{ toJson . }}", "{{- end }}")},
 }
 
 func init() {
@@ -93,9 +100,9 @@ func init() {
 			choice{kind: priority.kind, name: priority.name, path: "value", replace: inline("{{ " + values + ".priorityClass.value }}")})
 		wholes = append(wholes, whole{kind: "PodDisruptionBudget", name: c.name, value: values + ".podDisruptionBudget.enabled"})
 		of("PodDisruptionBudget", "spec/maxUnavailable", inline("{{ "+values+".podDisruptionBudget.maxUnavailable }}"))
+		deployment(pod+"containers/0/env/+", items(values+".extraEnv"))
 		if c.value == "agent" {
 			deployment("spec/replicas", inline("{{ "+values+".replicas }}"))
-			deployment(pod+"containers/0/env/+", items(values+".extraEnv"))
 			continue
 		}
 		deployment("spec/+replicas", lines("{{- if not "+values+".autoscaling.enabled }}", "replicas: {{ "+values+".replicas }}", "{{- end }}"))

@@ -40,14 +40,19 @@ istio: {serverCertificate: {enabled: true, issuer: {name: example}}}`},
 	{"agent-cert-manager-no-istio", "resources: [../overlays/no-istio]\ncomponents: [../components/agent-cert-manager]", `
 agent: {certManager: true}
 istio: {enabled: false}`},
+	{"tracing", with("compass", "components: [../components/tracing]"), `tracing: {endpoint: "http://collector.observability:4318"}`},
+	{"tracing-no-istio", "resources: [../overlays/no-istio]\ncomponents: [../components/tracing]", `
+istio: {enabled: false}
+tracing: {endpoint: "http://collector.observability:4318"}`},
 	{"monitoring", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring, ../monitoring/agent]", `monitoring: {enabled: true}`},
 	{"monitoring-standalone", `
 resources: [../overlays/standalone, ../istio/fail-closed, ../monitoring]
 patches: [{patch: "{$patch: delete, apiVersion: v1, kind: ConfigMap, metadata: {name: application-connector-dashboard-agent, namespace: kyma-system}}"}]`, `
 agent: {enabled: false}
 monitoring: {enabled: true}`},
-	{"all", with("compass", "components: [../components/gateway-api, ../components/server-certificate, ../components/agent-cert-manager, ../settings]"), `
+	{"all", with("compass", "components: [../components/gateway-api, ../components/server-certificate, ../components/agent-cert-manager, ../components/tracing, ../settings]"), `
 agent: {certManager: true}
+tracing: {endpoint: "http://collector.observability:4318"}
 istio: {gatewayAPI: true, serverCertificate: {enabled: true, issuer: {name: example}}}`},
 }
 

@@ -122,9 +122,9 @@ func TestEachComponentIsAcceptedWithEachOverlayThatItIsFor(t *testing.T) {
 		{"compass", []string{"server-certificate"}},
 		{"compass", []string{"gateway-api"}},
 		{"compass", []string{"agent-cert-manager"}},
-		{"compass", []string{"agent-cert-manager", "gateway-api", "server-certificate"}},
+		{"compass", []string{"agent-cert-manager", "gateway-api", "server-certificate", "tracing"}},
 		{"standalone", []string{"gateway-api", "server-certificate"}},
-		{"no-istio", []string{"agent-cert-manager"}},
+		{"no-istio", []string{"agent-cert-manager", "tracing"}},
 	} {
 		t.Run(c.overlay+" "+strings.Join(c.components, " "), func(t *testing.T) { install(t, c.overlay, c.components...) })
 	}
@@ -359,6 +359,35 @@ func TestWhereTheAPIServerIsAndWhatMayBeReachedIsSaidByTheSettings(t *testing.T)
 			if string(got) != want {
 				t.Errorf("%s of %s has egress %s, not %s", policy, overlay, got, want)
 			}
+		}
+	}
+}
+
+func TestWithTracingGatewayAndValidatorMayReachTheCollectorOfTheSettings(t *testing.T) {
+	for overlay := range workloads {
+		all := parsed(t, renderedWith(t, map[string]string{
+			"http://collector.observability:4318": "https://spans.test/otlp",
+			"port: 4318}]":                        "port: 443}]\n        to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: spans}}}]",
+		}, overlay, "tracing"))
+		for _, name := range []string{gatewayName, validatorName} {
+			env := deployment(t, all, name).Spec.Template.Spec.Containers[0].Env
+			if want := (corev1.EnvVar{Name: "OTEL_EXPORTER_OTLP_ENDPOINT", Value: "https://spans.test/otlp"}); !slices.Contains(env, want) {
+				t.Errorf("%s of %s has the variables %v", name, overlay, env)
+			}
+		}
+		var p networkingv1.NetworkPolicy
+		decode(t, all["NetworkPolicy/kyma-project.io--acm-module-allow-to-collector"], &p)
+		got, err := json.Marshal(p.Spec)
+		if err != nil {
+			t.Fatal(err)
+		}
+		const want = `{"podSelector":{"matchExpressions":[{"key":"app","operator":"In","values":["central-application-gateway","central-application-connectivity-validator"]}]},` +
+			`"egress":[{"ports":[{"protocol":"TCP","port":443}],"to":[{"namespaceSelector":{"matchLabels":{"kubernetes.io/metadata.name":"spans"}}}]}],"policyTypes":["Egress"]}`
+		if string(got) != want {
+			t.Errorf("of %s: %s", overlay, cmp.Diff(want, string(got)))
+		}
+		if objects(t, overlay)["NetworkPolicy/kyma-project.io--acm-module-allow-to-collector"] != nil {
+			t.Errorf("%s has that policy without tracing", overlay)
 		}
 	}
 }
