@@ -23,8 +23,8 @@ const EventDriftRepaired = "DriftRepaired"
 type memory struct {
 	labels  map[string]any
 	systems map[string]director.Application
-	// former are the Applications with pending credentials, as they were meant to be: what a user wrote over such
-	// credentials cannot be asked for again.
+	// former are the Applications of which Director does not tell all, as they were meant to be: what a user wrote over
+	// pending credentials, or over hidden client ids, cannot be asked for again.
 	former map[string]*v1alpha1.Application
 }
 
@@ -40,6 +40,9 @@ func remember(snap director.Snapshot, p plan.Plan) memory {
 			continue
 		}
 		m.systems[step.Name] = *system
+		if system.AuthsUnknown {
+			m.former[step.Name] = step.Wanted
+		}
 		for _, bundle := range system.Bundles {
 			if bundle.AuthPending {
 				m.former[step.Name] = step.Wanted

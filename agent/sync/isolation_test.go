@@ -284,6 +284,40 @@ func TestAWordAboutDeletionIsOverForASystemThatIsNamedAndFails(t *testing.T) {
 	}
 }
 
+func TestClientsThatCompassHidesStay(t *testing.T) {
+	c := newCluster(t)
+	c.sync(systems.Whole(systems.Shop()))
+	want := c.application("mp-shop").Spec
+	hidden := systems.Shop()
+	hidden.AuthIDs, hidden.AuthsUnknown = nil, true
+	snap := director.Snapshot{Applications: []director.Application{hidden}, Incomplete: "auths: null instead of a list"}
+	result, writes := c.sync(snap)
+	if diff := cmp.Diff([]string{"apply status application mp-shop"}, writes); diff != "" || result.Synced != 1 {
+		t.Errorf("%+v, writes:\n%s", result, diff)
+	}
+	app := c.application("mp-shop")
+	if diff := cmp.Diff(want, app.Spec); diff != "" {
+		t.Error(diff)
+	}
+	if got, want := app.Status.Conditions[0].Message, "the Application holds what Compass says; which client certificates the system has is hidden in Compass, so those of before stay"; got != want {
+		t.Errorf("Synchronized says %q, want %q", got, want)
+	}
+	// What somebody writes over them in the meantime does not last.
+	app.Spec.CompassMetadata.Authentication.ClientIDs = []string{"mine"}
+	c.must(c.Update(t.Context(), app))
+	c.sync(snap)
+	if diff := cmp.Diff(want, c.application("mp-shop").Spec); diff != "" {
+		t.Error(diff)
+	}
+	// Those of another system by the same name are none of this one's.
+	other := hidden
+	other.ID = "1"
+	c.sync(systems.Whole(other))
+	if got := c.application("mp-shop").Spec.CompassMetadata.Authentication.ClientIDs; len(got) != 0 {
+		t.Errorf("client ids %q", got)
+	}
+}
+
 func TestHeadersThatAreAllThereIsStayWhileCompassHidesThem(t *testing.T) {
 	c := newCluster(t)
 	system := systems.WithAuth(nil)

@@ -43,6 +43,7 @@ func convertApplication(raw rawApplication, out *Application) error {
 	out.Description = deref(raw.Description)
 	out.Labels = labels
 	out.Status = string(raw.Status.Condition)
+	out.AuthsUnknown = raw.Auths == nil
 	for _, a := range raw.Auths {
 		out.AuthIDs = append(out.AuthIDs, a.Id)
 	}

@@ -39,7 +39,7 @@ func (c *Client) Snapshot(ctx context.Context, runtimeID string) (Snapshot, erro
 		switch {
 		case errors.As(err, &d):
 			if d.incomplete {
-				r.incomplete = append(r.incomplete, fmt.Sprintf("application %s: %s", app.ID, d.reason))
+				r.doubt(app.ID, d.reason)
 			}
 			r.snapshot.Invalid = append(r.snapshot.Invalid, InvalidApplication{ID: app.ID, Name: app.Name, Reason: d.reason})
 		case err != nil:
@@ -67,6 +67,11 @@ type reader struct {
 	runtimeID  string
 	snapshot   Snapshot
 	incomplete []string
+}
+
+// doubt makes the snapshot incomplete because of something in one application.
+func (r *reader) doubt(applicationID, reason string) {
+	r.incomplete = append(r.incomplete, fmt.Sprintf("application %s: %s", applicationID, reason))
 }
 
 // defect is why one application cannot be used.
@@ -165,6 +170,9 @@ func (r *reader) application(ctx context.Context, raw rawApplication) (Applicati
 	}
 	if err := convertApplication(raw, &out); err != nil {
 		return out, &defect{reason: err.Error()}
+	}
+	if out.AuthsUnknown {
+		r.doubt(raw.Id, "auths: "+errNull.Error())
 	}
 	for _, b := range bundles {
 		bundle, err := r.bundle(ctx, raw.Id, b)

@@ -327,6 +327,28 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 	}
 }
 
+func TestWhatDirectorHidesIsNotTakenForNothing(t *testing.T) {
+	a := app(1)
+	a["auths"] = nil
+	got, err := (&inventory{apps: []object{a, app(2)}}).start(t).Snapshot(t.Context(), runtimeID)
+	if err != nil {
+		t.Fatal(err)
+	}
+	labels := map[string]any{"managed": "false"}
+	want := director.Snapshot{
+		RuntimeLabels: map[string]any{"isNormalized": "true"},
+		Applications: []director.Application{
+			{ID: "app-00001", Name: "mp-app-1", Labels: labels, Status: "CONNECTED", AuthsUnknown: true},
+			{ID: "app-00002", Name: "mp-app-2", Labels: labels, Status: "CONNECTED"},
+		},
+		Incomplete: "application app-00001: auths: null instead of a list",
+		Queries:    1,
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Errorf("snapshot (-want +got):\n%s", diff)
+	}
+}
+
 func TestOneBadApplicationDoesNotSpoilTheOthers(t *testing.T) {
 	withAuth := func(auth object) object {
 		b := bundle(1, nil, nil)

@@ -15,8 +15,8 @@ type Snapshot struct {
 	// They are present: what stands for them must neither be deleted nor changed. They do not make Complete false by
 	// themselves: a list that was not read to its end does.
 	Invalid []InvalidApplication
-	// Complete says that every page of every list was read, that counts agree, and that applications of more than one
-	// page were the same when their ids were read again.
+	// Complete says that every page of every list was read, that counts agree, that applications of more than one page were
+	// the same when their ids were read again, and that nothing was null which never is if Director tells all.
 	Complete bool
 	// Incomplete says why Complete is false, for people; empty if it is true.
 	Incomplete string
@@ -43,7 +43,10 @@ type Application struct {
 	Labels map[string]any
 	// AuthIDs are the ids of the system's auths: the common names of its client certificates.
 	AuthIDs []string
-	Bundles []Bundle `validate:"dive"`
+	// AuthsUnknown says that Director gave null for the auths, and not a list, if an empty one: which client certificates the
+	// system has is not known.
+	AuthsUnknown bool
+	Bundles      []Bundle `validate:"dive"`
 	// Status is Director's condition, for example CONNECTED or DELETING.
 	Status string
 }

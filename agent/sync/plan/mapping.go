@@ -44,7 +44,7 @@ type wantedSecret struct {
 func (wantedSecret) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 // mapApplication computes what the cluster should hold for a system. Former is the Application as it is, or nil; only
-// for credentials that are pending does it matter.
+// for what Director does not tell does it matter.
 func mapApplication(name string, app director.Application, former *v1alpha1.Application, gateway string, skipVerify bool) wanted {
 	w := wanted{
 		application: &v1alpha1.Application{
@@ -55,7 +55,7 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 				Labels:      map[string]string{v1alpha1.ConnectedAppLabel: name},
 				CompassMetadata: &v1alpha1.CompassMetadata{
 					ApplicationID:  app.ID,
-					Authentication: v1alpha1.Authentication{ClientIDs: append([]string{}, app.AuthIDs...)},
+					Authentication: v1alpha1.Authentication{ClientIDs: clientIDs(app, former)},
 				},
 				Services: []v1alpha1.Service{},
 			},
@@ -103,11 +103,22 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 	if room.over {
 		w.synchronized.Message += fmt.Sprintf(", but for metadata of its APIs, events and labels beyond %d KiB in all", metadataBudget>>10)
 	}
+	if app.AuthsUnknown {
+		w.synchronized.Message += "; which client certificates the system has is hidden in Compass, so those of before stay"
+	}
 	if same := ambiguous(w.application.Spec.Services); len(same) > 0 {
 		w.synchronized = Verdict{metav1.ConditionFalse, ReasonAmbiguousAPIs,
 			"several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: " + list(same)}
 	}
 	return w
+}
+
+// clientIDs are the common names of the system's client certificates; those of before, as long as Director hides them.
+func clientIDs(app director.Application, former *v1alpha1.Application) []string {
+	if app.AuthsUnknown && former != nil && former.Spec.CompassMetadata != nil && former.Spec.CompassMetadata.ApplicationID == app.ID {
+		return append([]string{}, former.Spec.CompassMetadata.Authentication.ClientIDs...)
+	}
+	return append([]string{}, app.AuthIDs...)
 }
 
 func (w *wanted) addSecrets(application, bundleID string, a access) {

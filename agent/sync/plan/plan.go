@@ -37,8 +37,8 @@ type Observed struct {
 	Applications []v1alpha1.Application
 	// Secrets of the namespace that carry the labels of this package.
 	Secrets []corev1.Secret
-	// Former are Applications with pending credentials as a former sync meant them to be, by name. They count more than
-	// what is observed: of credentials that stay as they are, somebody may have changed what is observed. May be nil.
+	// Former are Applications of which Director does not tell all, as a former sync meant them to be, by name. They count
+	// more than what is observed: of what stays as it is, somebody may have changed what is observed. May be nil.
 	Former map[string]*v1alpha1.Application
 }
 
