@@ -48,7 +48,8 @@ func parseAddress(raw string, n int) (address, bool) {
 	return a, true
 }
 
-// leaves says whether a rest, once decoded, climbs above the path of the target that it is added to.
+// leaves says whether a rest, once decoded, climbs above the path of the target that it is added to. Servlet containers read
+// what follows a semicolon in a segment as its parameters, so that for them ..;x is .. too.
 func leaves(rest string) bool {
 	if !strings.Contains(rest, "..") && !strings.Contains(rest, "%") {
 		return false
@@ -59,7 +60,8 @@ func leaves(rest string) bool {
 	}
 	depth := 0
 	for segment := range strings.SplitSeq(strings.ReplaceAll(decoded, `\`, "/"), "/") {
-		switch segment {
+		name, _, _ := strings.Cut(segment, ";")
+		switch name {
 		case "", ".":
 		case "..":
 			if depth--; depth < 0 {

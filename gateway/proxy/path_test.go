@@ -85,6 +85,8 @@ func TestOnlyPathsThatClimbAboveTheTargetLeaveIt(t *testing.T) {
 	for rest, want := range map[string]bool{
 		"": false, "/a/../b": false, "/a/..": false, "/a/b/../../c": false, "/.": false, "/..a/...": false, "/a/..%2fb": false,
 		"/..": true, "/../admin": true, "/%2e%2e/admin": true, "/a/../../x": true, "/..%2fadmin": true, "/a%2F..%2F..": true,
+		"/..;/admin": true, "/..;x=y/..;/admin": true, "/%2e%2e;/admin": true, "/..%3Bx/admin": true, "/a/.;/..;/..;/x": true, "/a/;x/../../y": true,
+		"/a;x/..;y/b;z": false, "/a;..": false, "/a;../b": false, "/;a=b,c": false,
 		`/..\admin`: true, "/%2E./x": true, "/./../x": true, "/%": true,
 	} {
 		if got := leaves(rest); got != want {
