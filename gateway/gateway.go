@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -200,17 +201,17 @@ func (g *Gateway) servers() []*http.Server {
 }
 
 // leaving closes each connection with its answer once the gateway is ending, so that its caller makes the next one elsewhere
-// before it meets a connection that is closed. An upgrade has no next call.
+// before it meets a connection that is closed. A WebSocket has no next call.
 func (g *Gateway) leaving(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if g.draining.Load() && r.Header.Get("Upgrade") == "" {
+		if g.draining.Load() && !strings.EqualFold(r.Header.Get("Upgrade"), "websocket") {
 			w.Header().Set("Connection", "close")
 		}
 		next.ServeHTTP(w, r)
 	})
 }
 
-// drain lets the two proxy ports finish side by side, and connections that have left HTTP, then closes the admin port.
+// drain lets the two proxy ports finish side by side, and WebSockets, then closes the admin port.
 func (g *Gateway) drain(servers []*http.Server) {
 	g.log.Info("draining", "timeout", drainTimeout)
 	ctx, cancel := context.WithTimeout(context.Background(), drainTimeout)
@@ -227,7 +228,7 @@ func (g *Gateway) drain(servers []*http.Server) {
 	}
 	wg.Wait()
 	if n := g.engine.Drain(ctx); n > 0 {
-		g.log.Warn("WebSockets, or other connections that had left HTTP, were closed", "connections", n)
+		g.log.Warn("WebSockets were closed", "connections", n)
 	}
 	_ = admin.Close()
 }

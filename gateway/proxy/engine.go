@@ -131,6 +131,7 @@ func rewrite(p *httputil.ProxyRequest) {
 	if x.external {
 		p.Out.Header.Del(HeaderAccessToken)
 	}
+	onlyWebSocket(p.Out.Header)
 	// Identities of the mesh are nobody's business outside of it.
 	p.Out.Header.Del("X-Forwarded-Client-Cert")
 	for _, name := range []string{"Forwarded", "X-Forwarded-Host", "X-Forwarded-Proto"} {

@@ -16,7 +16,7 @@ import (
 // frame from either.
 const closeGrace = time.Second
 
-// upgrades are the calls that have left HTTP, of which the server knows nothing any more.
+// upgrades are the calls that have become WebSockets, of which the server knows nothing any more.
 type upgrades struct {
 	mu   sync.Mutex
 	open map[*upgrade]bool
@@ -53,10 +53,21 @@ func (u *upgrades) all() []*upgrade {
 	return list
 }
 
-// ended forgets a call that has left HTTP, if it has.
+// ended closes and forgets a call that has left HTTP, if it has. Where the target alone has, its end is open still: the
+// proxy gives up an answer that nobody asked for without closing it.
 func (e *Engine) ended(x *exchange) {
 	if x.upgrade != nil {
+		x.upgrade.close()
 		e.upgrades.remove(x.upgrade)
+	}
+}
+
+// onlyWebSocket drops an offer to go on by another protocol, as any server may (RFC 9110, section 7.8). HTTP within the
+// connection, as h2c and TLS are, would let the caller send there what it likes: other paths, and no header that was judged.
+func onlyWebSocket(h http.Header) {
+	if offer, ok := h["Upgrade"]; ok && (len(offer) != 1 || !strings.EqualFold(offer[0], "websocket")) {
+		delete(h, "Upgrade")
+		delete(h, "Connection")
 	}
 }
 
@@ -72,9 +83,8 @@ func (u *upgrades) wait(ctx context.Context) bool {
 	return true
 }
 
-// Drain waits until no WebSocket, nor any other connection that left HTTP, is open. Those that are when ctx ends it closes:
-// both ends of a WebSocket are told that this end is going away, and have a second to say goodbye. It returns how many those
-// were. Call it when no call begins any more.
+// Drain waits until no WebSocket is open. Those that are when ctx ends it closes: both ends are told that this end is going
+// away, and have a second to say goodbye. It returns how many those were. Call it when no call begins any more.
 func (e *Engine) Drain(ctx context.Context) (closed int) {
 	if e.upgrades.wait(ctx) {
 		return 0
@@ -91,7 +101,6 @@ func (e *Engine) Drain(ctx context.Context) (closed int) {
 
 // upgrade is one call that has left HTTP.
 type upgrade struct {
-	websocket      bool
 	caller, target end
 	goodbyes       chan struct{} // gets something for each party that sends a Close frame
 
@@ -101,7 +110,7 @@ type upgrade struct {
 
 // newUpgrade takes the answer by which a call leaves HTTP, with the target's end as its body. The caller's comes by hijack.
 func newUpgrade(r *http.Response) *upgrade {
-	u := &upgrade{websocket: strings.EqualFold(r.Header.Get("Upgrade"), "websocket"), goodbyes: make(chan struct{}, 2)}
+	u := &upgrade{goodbyes: make(chan struct{}, 2)}
 	u.caller.upgrade, u.target.upgrade = u, u
 	u.target.server = true
 	if conn, ok := r.Body.(io.ReadWriteCloser); ok { // as it is for this status, by the documentation of net/http
@@ -122,21 +131,19 @@ func (u *upgrade) hijack(conn net.Conn) net.Conn {
 	return callerConn{conn, &u.caller}
 }
 
-// goAway closes both ends, those of a WebSocket as its protocol wants it.
+// goAway closes both ends as the protocol of WebSockets wants it.
 func (u *upgrade) goAway() {
-	if u.websocket {
-		go u.caller.goAway()
-		go u.target.goAway()
-		timer := time.NewTimer(closeGrace)
-		defer timer.Stop()
-		for range cap(u.goodbyes) {
-			select {
-			case <-u.goodbyes:
-				continue
-			case <-timer.C:
-			}
-			break
+	go u.caller.goAway()
+	go u.target.goAway()
+	timer := time.NewTimer(closeGrace)
+	defer timer.Stop()
+	for range cap(u.goodbyes) {
+		select {
+		case <-u.goodbyes:
+			continue
+		case <-timer.C:
 		}
+		break
 	}
 	u.close()
 }
@@ -148,7 +155,9 @@ func (u *upgrade) close() {
 	if u.conn != nil {
 		_ = u.conn.Close()
 	}
-	_ = u.target.Close()
+	if u.target.ReadWriteCloser != nil {
+		_ = u.target.Close()
+	}
 }
 
 // end is one party's connection. What is written to it comes from the other party.
@@ -187,9 +196,6 @@ func (e *end) CloseWrite() error {
 func (e *end) Write(p []byte) (int, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if !e.upgrade.websocket {
-		return e.ReadWriteCloser.Write(p)
-	}
 	passes, leaves := 0, false
 	for at := 0; at < len(p); {
 		n, goodbye := e.frames.Next(p[at:])

@@ -8,6 +8,8 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -118,8 +120,8 @@ func TestTheEndWaitsForWebSocketsWhileThereIsTime(t *testing.T) {
 	}
 }
 
-// switched is a call that left HTTP, by hand at both ends.
-func (r *rig) switched(protocol string) (caller *bufio.Reader, callerConn, target net.Conn) {
+// switched is a call that became a WebSocket, by hand at both ends.
+func (r *rig) switched() (caller *bufio.Reader, callerConn, target net.Conn) {
 	r.t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -131,7 +133,7 @@ func (r *rig) switched(protocol string) (caller *bufio.Reader, callerConn, targe
 		r.t.Fatal(err)
 	}
 	_ = callerConn.SetDeadline(time.Now().Add(generous))
-	fmt.Fprintf(callerConn, "GET /by-hand/svc HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
+	fmt.Fprint(callerConn, "GET /by-hand/svc HTTP/1.1\r\nHost: g\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n")
 	if target, err = l.Accept(); err != nil {
 		r.t.Fatal(err)
 	}
@@ -140,7 +142,7 @@ func (r *rig) switched(protocol string) (caller *bufio.Reader, callerConn, targe
 	if _, err := http.ReadRequest(bufio.NewReader(target)); err != nil {
 		r.t.Fatal(err)
 	}
-	fmt.Fprintf(target, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: %s\r\n\r\n", protocol)
+	fmt.Fprint(target, "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: WebSocket\r\n\r\n")
 	caller = bufio.NewReader(callerConn)
 	response, err := http.ReadResponse(caller, nil)
 	if err != nil || response.StatusCode != http.StatusSwitchingProtocols {
@@ -151,7 +153,7 @@ func (r *rig) switched(protocol string) (caller *bufio.Reader, callerConn, targe
 
 func TestACloseFrameWaitsForTheEndOfTheFrameThatIsOnItsWay(t *testing.T) {
 	r := newRig(t)
-	caller, callerConn, target := r.switched("WebSocket")
+	caller, callerConn, target := r.switched()
 	const first, rest = "\x81\x05he", "llo"
 	io.WriteString(target, first)
 	got := make([]byte, len(first))
@@ -182,21 +184,101 @@ func TestACloseFrameWaitsForTheEndOfTheFrameThatIsOnItsWay(t *testing.T) {
 	}
 }
 
-func TestConnectionsWhoseEndsSayNothingAreClosedAllTheSame(t *testing.T) {
-	for _, protocol := range []string{"websocket", "other"} {
-		t.Run(protocol, func(t *testing.T) {
-			r := newRig(t)
-			caller, _, target := r.switched(protocol)
-			if n := r.engine.Drain(ended()); n != 1 {
-				t.Errorf("%d were closed", n)
-			}
-			want := map[string]string{"websocket": "\x88\x02\x03\xe9"}[protocol]
-			if got, err := io.ReadAll(caller); string(got) != want || err != nil {
-				t.Errorf("the caller gets %q %v", got, err)
-			}
-			if _, err := io.ReadAll(target); err != nil && !errors.Is(err, net.ErrClosed) {
-				t.Errorf("the target: %v", err)
-			}
-		})
+func TestAWebSocketWhoseEndsSayNothingIsClosedAllTheSame(t *testing.T) {
+	r := newRig(t)
+	caller, _, target := r.switched()
+	if n := r.engine.Drain(ended()); n != 1 {
+		t.Errorf("%d were closed", n)
 	}
+	if got, err := io.ReadAll(caller); string(got) != "\x88\x02\x03\xe9" || err != nil {
+		t.Errorf("the caller gets %q %v", got, err)
+	}
+	if _, err := io.ReadAll(target); err != nil && !errors.Is(err, net.ErrClosed) {
+		t.Errorf("the target: %v", err)
+	}
+}
+
+// noting is a target that answers each connection's first request as the test says, and then only notes what else comes.
+// What came, the first request with its header, is sent when the gateway has closed the connection.
+func (r *rig) noting(answer string) (url string, came chan string) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	came = make(chan string, 10)
+	var connections sync.WaitGroup
+	connections.Go(func() {
+		for {
+			conn, err := l.Accept()
+			if err != nil {
+				return
+			}
+			connections.Go(func() {
+				defer conn.Close()
+				_ = conn.SetDeadline(time.Now().Add(generous))
+				var text strings.Builder
+				reader := bufio.NewReader(io.TeeReader(conn, &text))
+				for line := ""; line != "\r\n"; {
+					if line, err = reader.ReadString('\n'); err != nil {
+						return
+					}
+				}
+				io.WriteString(conn, answer)
+				if _, err := io.Copy(io.Discard, reader); err != nil {
+					text.WriteString(err.Error())
+				}
+				came <- port.ReplaceAllString(text.String(), "TARGET")
+			})
+		}
+	})
+	r.t.Cleanup(func() { l.Close(); connections.Wait() })
+	return "http://" + l.Addr().String(), came
+}
+
+func TestACallBecomesNothingButAWebSocket(t *testing.T) {
+	const ok = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\nok"
+	for _, c := range []struct {
+		offer  string // of the caller
+		sent   string // to the target, of that offer
+		answer string // of the target
+		status int
+	}{
+		{"Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AAMAAABkAAQAAP__\r\n", "", ok, 200},
+		{"Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n", "", ok, 200},
+		{"Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n", "", ok, 200},
+		{"Connection: Upgrade\r\nUpgrade: h2c\r\n", "", switching("h2c"), 502},
+		{"Connection: Upgrade\r\nUpgrade: websocket\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n", switching("h2c"), 502},
+		{"Connection: Upgrade\r\nUpgrade: websocket\r\n", "Connection: Upgrade\r\nUpgrade: websocket\r\n", ok, 200},
+		{"", "", switching("websocket"), 502},
+	} {
+		r := newRig(t)
+		url, came := r.noting(c.answer)
+		r.application("app", nil, entry("svc", url))
+		conn, err := net.Dial("tcp", r.services.Listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = conn.SetDeadline(time.Now().Add(generous))
+		fmt.Fprintf(conn, "GET /app/svc/x HTTP/1.1\r\nHost: g\r\n%s\r\n", c.offer)
+		response, err := http.ReadResponse(bufio.NewReader(conn), nil)
+		if err != nil || response.StatusCode != c.status {
+			t.Errorf("%q: %+v %v", c.offer, response, err)
+		}
+		fmt.Fprint(conn, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+		// Sent only once the connection is closed, also where its answer was refused.
+		want := "GET /x HTTP/1.1\r\nHost: TARGET\r\n" + c.sent + "X-Forwarded-For: 127.0.0.1\r\n\r\n"
+		select {
+		case got := <-came:
+			if got != want {
+				t.Errorf("after %q the target saw %q, want %q", c.offer, got, want)
+			}
+		case <-time.After(generous):
+			t.Errorf("after %q and %q the target's connection stays open", c.offer, c.answer)
+		}
+		conn.Close()
+	}
+}
+
+func switching(to string) string {
+	return "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + to + "\r\n\r\n"
 }
