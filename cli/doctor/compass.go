@@ -38,8 +38,8 @@ type compass struct {
 	connectionErr error
 }
 
-// compass looks at everything up to the sync.
-func (w *walk) compass(ctx context.Context) []Step {
+// compass looks at everything up to the sync, and gives the client certificate too, if it is valid.
+func (w *walk) compass(ctx context.Context) ([]Step, *certs.Credential) {
 	c := &compass{walk: w, names: connection.Names{Configuration: w.agent.ConfigurationSecret, Client: w.agent.ClientSecret, CA: w.agent.CASecret}}
 	c.read(ctx)
 	c.do(ctx, StepConfiguration, nil, c.configured)
@@ -51,7 +51,10 @@ func (w *walk) compass(ctx context.Context) []Step {
 		c.do(ctx, StepConnector, []string{StepClientCertificate, StepCompassTLS}, c.renewable)
 	}
 	c.do(ctx, StepSync, nil, c.synced)
-	return c.steps
+	if c.usable() && c.client.Credential.ValidAt(c.now()) {
+		return c.steps, &c.client.Credential
+	}
+	return c.steps, nil
 }
 
 func (c *compass) read(ctx context.Context) {

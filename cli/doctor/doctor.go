@@ -1,5 +1,5 @@
-// Package doctor is "appconn doctor": it walks the chain from the cluster to Compass, and from an Application to its APIs,
-// and says in one line what is wrong and what to do. Each link is looked at by the code of the agent and of the gateway that
+// Package doctor is "appconn doctor": it walks the chain from the cluster to Compass, from the edge to the validator, and from
+// an Application to its APIs, and says in one line what is wrong and what to do. Each link is looked at by the code of the agent and of the gateway that
 // uses it. It owns the order of the links, and the words; it writes nothing, spends no token, and prints no secret.
 package doctor
 
@@ -125,7 +125,7 @@ func (o *Options) Command() *cobra.Command {
 		Use:   "doctor [application[/service[/entry]]]",
 		Short: "Find out what is wrong between this cluster, Compass and the APIs, and say what to do",
 		Long: "Find out what is wrong, link by link: the cluster, the Secrets, the client certificate, the connection to Compass, Director,\n" +
-			"the sync; and, for an Application, its Secrets, the connection to each API, tokens, and the answer of the API.\n\n" +
+			"the sync; the edge that events come in by; and, for an Application, its Secrets, the connection to each API, tokens, and the answer of the API.\n\n" +
 			"Without an argument, of Applications only that is looked at which agent and gateway say of them. Service and entry are as in\n" +
 			"URLs of the gateway.\n\n" +
 			"Nothing is written, and the one-time token is not used. Tokens are asked for, and each API is called once by GET at its\n" +

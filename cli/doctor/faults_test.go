@@ -66,33 +66,37 @@ func refusedBySync(a *v1alpha1.Application) {
 
 func TestEachPlantedFaultIsFoundAndNamed(t *testing.T) {
 	for _, f := range slices.Concat(compassFaults, targetFaults) {
-		t.Run(f.name, func(t *testing.T) {
-			w := newWorld(t)
-			f.plant(w)
-			args := slices.Clone(f.args)
-			for i := range args {
-				args[i] = w.named(args[i])
-			}
-			r, out := w.report(args...)
-			want := f.code
-			if want == 0 {
-				want = 1
-			}
-			if out.code != want {
-				t.Errorf("exit code %d, want %d", out.code, want)
-			}
-			if out.line != f.line {
-				t.Errorf("got  %s\nwant %s", out.line, f.line)
-			}
-			state := map[int]doctor.State{1: doctor.Wrong, 2: doctor.Unknown}[want]
-			i := slices.IndexFunc(r.Steps, func(s doctor.Step) bool { return s.State != doctor.OK && s.State != doctor.Skipped })
-			if i < 0 || r.Steps[i].Name != f.step || r.Steps[i].State != state {
-				t.Errorf("%s should be the first that is not well, and %s: %+v", f.step, state, r.Steps)
-			}
-			if t.Failed() {
-				t.Log(w.plain(w.examine(args...).stdout))
-			}
-		})
+		t.Run(f.name, func(t *testing.T) { f.isFound(newWorld(t)) })
+	}
+}
+
+// isFound plants the fault, and wants it found and named.
+func (f fault) isFound(w *world) {
+	t := w.t
+	t.Helper()
+	f.plant(w)
+	args := slices.Clone(f.args)
+	for i := range args {
+		args[i] = w.named(args[i])
+	}
+	r, out := w.report(args...)
+	want := f.code
+	if want == 0 {
+		want = 1
+	}
+	if out.code != want {
+		t.Errorf("exit code %d, want %d", out.code, want)
+	}
+	if out.line != f.line {
+		t.Errorf("got  %s\nwant %s", out.line, f.line)
+	}
+	state := map[int]doctor.State{1: doctor.Wrong, 2: doctor.Unknown}[want]
+	i := slices.IndexFunc(r.Steps, func(s doctor.Step) bool { return s.State != doctor.OK && s.State != doctor.Skipped })
+	if i < 0 || r.Steps[i].Name != f.step || r.Steps[i].State != state {
+		t.Errorf("%s should be the first that is not well, and %s: %+v", f.step, state, r.Steps)
+	}
+	if t.Failed() {
+		t.Log(w.plain(w.examine(args...).stdout))
 	}
 }
 

@@ -59,6 +59,10 @@ func (w *world) pair() {
 		w.t.Fatal(err)
 	}
 	w.put("cluster-client-certificates", data)
+	if data, err = certs.EncodeCA(credential.CA); err != nil {
+		w.t.Fatal(err)
+	}
+	w.put("kyma-gateway-certs-cacert", data)
 	w.configure(token.Token)
 }
 

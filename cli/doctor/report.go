@@ -42,6 +42,9 @@ const (
 	StepDirector          = "Director"
 	StepConnector         = "Connector"
 	StepSync              = "Sync"
+	StepAuthorities       = "Authorities"
+	StepEdge              = "Edge"
+	StepServerCertificate = "ServerCertificate"
 	StepApplications      = "Applications"
 	StepApplication       = "Application"
 	StepAPI               = "API"
@@ -59,6 +62,7 @@ const (
 func StepNames() []string {
 	return []string{
 		StepCluster, StepConfiguration, StepClientSecret, StepClientCertificate, StepCompassDNS, StepCompassTCP, StepCompassTLS, StepDirector, StepConnector, StepSync,
+		StepAuthorities, StepEdge, StepServerCertificate,
 		StepApplications, StepApplication, StepAPI, StepCredentials, StepTargetDNS, StepTargetTCP, StepTargetTLS, StepToken, StepCSRF, StepAnswer, StepGateway,
 	}
 }

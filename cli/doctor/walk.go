@@ -20,6 +20,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/certs"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/csrf"
 	"github.com/application-connector/application-connector/gateway/tokens"
@@ -113,9 +114,13 @@ func (w *walk) all(ctx context.Context) Report {
 		return newReport(w.from, c.steps)
 	}
 	steps := c.steps
+	var own *certs.Credential
 	if !w.Standalone {
-		steps = append(steps, w.compass(ctx)...)
+		var found []Step
+		found, own = w.compass(ctx)
+		steps = append(steps, found...)
 	}
+	steps = append(steps, w.inbound(ctx, own)...)
 	if w.target.application == "" {
 		steps = append(steps, w.applications(ctx)...)
 	} else {

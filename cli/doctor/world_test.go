@@ -161,7 +161,7 @@ func newWorld(t *testing.T) *world {
 	}
 	w.env = map[string]string{
 		"APP_AGENT_CONFIGURATION_SECRET": w.namespace + "/compass-agent-configuration", "APP_CLUSTER_CERTIFICATES_SECRET": w.namespace + "/cluster-client-certificates",
-		"APP_INTEGRATION_NAMESPACE": w.namespace, "APP_COMPASS_CA_FILE": file("compass.crt", w.compass.ServerCA()),
+		"APP_CA_CERTIFICATES_SECRET": w.namespace + "/kyma-gateway-certs-cacert", "APP_INTEGRATION_NAMESPACE": w.namespace, "APP_COMPASS_CA_FILE": file("compass.crt", w.compass.ServerCA()),
 	}
 	w.flags = []string{"--target-ca-file=" + file("systems.crt", append(w.systems.CA(), w.authority.CA()...)), "--allowed-targets=127.0.0.0/8,::1"}
 	for place, url := range map[string]string{
