@@ -19,7 +19,7 @@ import (
 func (o Options) certManager(ctx context.Context, mgr manager.Manager, c *compass, r *connection.Reconciler) error {
 	r.Delegate = &certmanager.Owner{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Secret: o.ClientSecret, Pairing: r.Secrets.Pending(),
-		KeySize: o.KeySize, Threshold: o.RenewalThreshold,
+		KeySize: o.KeySize, Threshold: o.RenewalThreshold, Clock: clock.RealClock{},
 	}
 	i := &issuer.Issuer{
 		Client: mgr.GetClient(), Reader: mgr.GetAPIReader(), Compass: issuing{c}, Namespace: o.ClientSecret.Namespace,

@@ -9,6 +9,7 @@ import (
 	"crypto/x509"
 	"fmt"
 	"slices"
+	"time"
 
 	apiutil "github.com/cert-manager/cert-manager/pkg/api/util"
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
@@ -21,6 +22,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/util/retry"
+	"k8s.io/utils/clock"
 	"k8s.io/utils/ptr"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
@@ -48,12 +50,14 @@ type Owner struct {
 	KeySize int
 	// Threshold is the fraction of the lifetime that is left when cert-manager renews.
 	Threshold float64
+	// Clock is the time.
+	Clock clock.PassiveClock
 }
 
-// Request asks for a certificate with exactly the subject that the Connector wrote. The first time of a pairing asks for a
-// new one even if a Certificate is there and content; after that only a request that has failed is followed by another. It
-// gives what is wrong with the newest request, if something is.
-func (o *Owner) Request(ctx context.Context, subject string, first bool) (trouble string, err error) {
+// Request asks for a certificate with exactly the subject that the Connector wrote, unless one is being issued or, after that
+// was looked at, needed says no. That of a new Certificate cert-manager begins to issue by itself. trouble is what is wrong
+// with what was asked for before, empty if nothing is.
+func (o *Owner) Request(ctx context.Context, subject string, needed func(context.Context) (bool, error)) (trouble string, err error) {
 	s, err := certs.ParseSubject(subject)
 	if err != nil {
 		return "", err
@@ -68,47 +72,84 @@ func (o *Owner) Request(ctx context.Context, subject string, first bool) (troubl
 	if before == nil {
 		return "", nil
 	}
-	trouble, failed, err := o.newest(ctx)
-	if err == nil && (first || failed) {
-		err = o.Renew(ctx)
-	}
-	return trouble, err
+	return o.Renew(ctx, needed)
 }
 
-// Ensure makes sure that the Certificate is there and is for the subject of the current client certificate.
-func (o *Owner) Ensure(ctx context.Context, current *x509.Certificate) error {
+// Ensure makes sure that the Certificate is there and is for the subject of the current client certificate. trouble is what has
+// been wrong for a while with what cert-manager asks for.
+func (o *Owner) Ensure(ctx context.Context, current *x509.Certificate) (trouble string, err error) {
 	existing, err := o.certificate(ctx)
 	if err != nil {
-		return err
+		return "", err
 	}
 	if existing != nil {
 		// The Connector may have ordered the attributes anew: another order here would cost an issuance.
 		if s, err := certs.ParseSubject(existing.Spec.LiteralSubject); err == nil && s.Check(current) == nil {
-			return o.apply(ctx, existing.Spec.LiteralSubject)
+			if err := o.apply(ctx, existing.Spec.LiteralSubject); err != nil {
+				return "", err
+			}
+			return o.trouble(ctx, existing, unhurried)
 		}
 	}
 	rdns, err := pki.UnmarshalRawDerBytesToRDNSequence(current.RawSubject)
 	if err != nil {
-		return fmt.Errorf("subject of the client certificate: %w", err)
+		return "", fmt.Errorf("subject of the client certificate: %w", err)
 	}
-	return o.apply(ctx, rdns.String())
+	return "", o.apply(ctx, rdns.String())
 }
 
-// Renew asks for a new certificate at once, unless one is being issued: as "cmctl renew" does it, whatever cert-manager's
-// own back-off says.
-func (o *Owner) Renew(ctx context.Context) error {
-	err := retry.RetryOnConflict(retry.DefaultRetry, func() error {
+// Renew asks for a new certificate at once, unless one is being issued or, after that was looked at, needed says no: as "cmctl
+// renew" does it, whatever cert-manager's own back-off says. Without a Certificate it does nothing. trouble is what is wrong
+// with what was asked for before.
+func (o *Owner) Renew(ctx context.Context, needed func(context.Context) (bool, error)) (trouble string, err error) {
+	err = retry.RetryOnConflict(retry.DefaultRetry, func() error {
 		existing, err := o.certificate(ctx)
-		if err != nil || existing == nil || apiutil.CertificateHasCondition(existing, cmapi.CertificateCondition{Type: cmapi.CertificateConditionIssuing, Status: cmmeta.ConditionTrue}) {
+		if err != nil || existing == nil {
+			return err
+		}
+		if trouble, err = o.trouble(ctx, existing, 0); err != nil || issuing(existing) != nil {
+			return err
+		}
+		if wanted, err := needed(ctx); err != nil || !wanted {
 			return err
 		}
 		apiutil.SetCertificateCondition(existing, existing.Generation, cmapi.CertificateConditionIssuing, cmmeta.ConditionTrue, reasonRequested, "the agent asks for a new certificate")
-		return o.Client.Status().Update(ctx, existing, client.FieldOwner(FieldOwner))
+		return o.Client.Status().Update(ctx, existing, client.FieldOwner(FieldOwner)) // refused if cert-manager began meanwhile
 	})
 	if err != nil {
-		return fmt.Errorf("asking cert-manager for a renewal by Certificate %s: %w", o.Secret, err)
+		return "", fmt.Errorf("asking cert-manager for a renewal by Certificate %s: %w", o.Secret, err)
+	}
+	return trouble, nil
+}
+
+// Release deletes the Certificate, so that cert-manager asks for no more certificates. What it stored stays, and so does the
+// CompassIssuer, which asks for nothing by itself.
+func (o *Owner) Release(ctx context.Context) error {
+	existing, err := o.certificate(ctx)
+	if err != nil || existing == nil {
+		return err
+	}
+	stored := &corev1.Secret{}
+	if err := o.Reader.Get(ctx, o.Secret, stored); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("reading Secret %s: %w", o.Secret, err)
+	}
+	policy := metav1.DeletePropagationBackground
+	if slices.ContainsFunc(stored.OwnerReferences, func(r metav1.OwnerReference) bool { return r.UID == existing.UID }) {
+		policy = metav1.DeletePropagationOrphan // the certificate is still needed, to be revoked by
+	}
+	if err := o.Client.Delete(ctx, existing, client.PropagationPolicy(policy)); client.IgnoreNotFound(err) != nil {
+		return fmt.Errorf("deleting Certificate %s: %w", o.Secret, err)
 	}
 	return nil
+}
+
+// issuing is the condition that a certificate is being issued; nil if none is.
+func issuing(c *cmapi.Certificate) *cmapi.CertificateCondition {
+	condition := apiutil.GetCertificateCondition(c, cmapi.CertificateConditionIssuing)
+	if condition == nil || condition.Status != cmmeta.ConditionTrue {
+		return nil
+	}
+	return condition
 }
 
 func (o *Owner) certificate(ctx context.Context) (*cmapi.Certificate, error) {
@@ -164,25 +205,41 @@ func (o *Owner) apply(ctx context.Context, literalSubject string) error {
 	return nil
 }
 
-// newest tells what the issuer says about the newest request for the Certificate, unless that is good or still to
-// come, and whether that is its end.
-func (o *Owner) newest(ctx context.Context) (trouble string, failed bool, err error) {
+// unhurried is for how long cert-manager and the issuer may take without that being trouble.
+const unhurried = time.Minute
+
+// trouble tells what keeps the certificate that was last asked for from being issued; empty if nothing does. A request that
+// waits is trouble only when it has for some time.
+func (o *Owner) trouble(ctx context.Context, certificate *cmapi.Certificate, patience time.Duration) (string, error) {
 	var all cmapi.CertificateRequestList
 	if err := o.Reader.List(ctx, &all, client.InNamespace(o.Secret.Namespace)); err != nil {
-		return "", false, fmt.Errorf("reading CertificateRequests of namespace %s: %w", o.Secret.Namespace, err)
+		return "", fmt.Errorf("reading CertificateRequests of namespace %s: %w", o.Secret.Namespace, err)
 	}
-	all.Items = slices.DeleteFunc(all.Items, func(r cmapi.CertificateRequest) bool {
-		return r.Annotations[cmapi.CertificateNameKey] != o.Secret.Name
-	})
-	if len(all.Items) == 0 {
-		return "", false, nil
+	now, newest := o.Clock.Now(), (*cmapi.CertificateRequest)(nil)
+	for i := range all.Items {
+		r := &all.Items[i]
+		if r.Annotations[cmapi.CertificateNameKey] == o.Secret.Name && (newest == nil || cmp.Or(r.CreationTimestamp.Compare(newest.CreationTimestamp.Time), cmp.Compare(r.Name, newest.Name)) > 0) {
+			newest = r
+		}
 	}
-	request := slices.MaxFunc(all.Items, func(a, b cmapi.CertificateRequest) int {
-		return cmp.Or(a.CreationTimestamp.Compare(b.CreationTimestamp.Time), cmp.Compare(a.Name, b.Name))
-	})
-	ready := apiutil.GetCertificateRequestCondition(&request, cmapi.CertificateRequestConditionReady)
-	if ready == nil || ready.Status != cmmeta.ConditionFalse {
-		return "", false, nil
+	old := func(t *metav1.Time, limit time.Duration) bool { return t != nil && now.Sub(t.Time) >= limit }
+	begun := issuing(certificate)
+	if begun != nil && old(begun.LastTransitionTime, unhurried) && (newest == nil || newest.CreationTimestamp.Before(begun.LastTransitionTime)) {
+		return fmt.Sprintf("Certificate %s is to be issued since %s, and there is no CertificateRequest for that: is cert-manager running?",
+			o.Secret, begun.LastTransitionTime.UTC().Format(time.RFC3339)), nil
 	}
-	return fmt.Sprintf("CertificateRequest %s/%s: %s", request.Namespace, request.Name, ready.Message), ready.Reason != cmapi.CertificateRequestReasonPending, nil
+	if newest == nil {
+		return "", nil
+	}
+	told := func(message string) (string, error) {
+		return fmt.Sprintf("CertificateRequest %s/%s: %s", newest.Namespace, newest.Name, message), nil
+	}
+	ready := apiutil.GetCertificateRequestCondition(newest, cmapi.CertificateRequestConditionReady)
+	switch {
+	case ready != nil && ready.Status == cmmeta.ConditionFalse && (ready.Reason != cmapi.CertificateRequestReasonPending || old(&newest.CreationTimestamp, patience)):
+		return told(ready.Message)
+	case ready == nil && !apiutil.CertificateRequestIsApproved(newest) && old(&newest.CreationTimestamp, unhurried):
+		return told("nobody has approved it")
+	}
+	return "", nil
 }

@@ -53,6 +53,8 @@ type compass struct {
 	// sent are the one-time tokens that came, in order, refused or not.
 	sent   []secret.Value
 	serial int64
+	// subject is what it demands of requests.
+	subject string
 }
 
 var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
@@ -71,7 +73,7 @@ func newCompass(c clock.PassiveClock, tokens ...secret.Value) *compass {
 	}
 	f := &compass{
 		clock: c, key: key, good: map[secret.Value]bool{}, failed: map[string]error{}, owner: map[secret.Value]string{},
-		issued: map[string]string{}, revoked: map[string]bool{},
+		issued: map[string]string{}, revoked: map[string]bool{}, subject: "O=Org,CN=me",
 	}
 	f.ca = f.sign(template, template, key.Public())
 	for _, t := range tokens {
@@ -144,8 +146,8 @@ func (f *compass) called() []string {
 	return calls
 }
 
-func (f *compass) TokenConnector(string) connection.Connector  { return fakeConnector{f, true} }
-func (f *compass) Connector(string) connection.Connector       { return fakeConnector{f, false} }
+func (f *compass) TokenConnector(string) connection.Connector  { return fakeConnector{f, true, nil} }
+func (f *compass) Connector(string) connection.Connector       { return fakeConnector{f, false, nil} }
 func (f *compass) Director(string, string) connection.Director { return fakeDirector{f, "viewer", nil} }
 func (f *compass) Use(c *tls.Certificate)                      { f.inUse = c }
 func (f *compass) Try(c *tls.Certificate, _, _ string) (connection.Director, func()) {
@@ -183,6 +185,7 @@ func (f *compass) accept(operation string, c *tls.Certificate) error {
 type fakeConnector struct {
 	*compass
 	byToken bool
+	with    *tls.Certificate // nil means the one in use
 }
 
 func (c fakeConnector) Configuration(_ context.Context, token secret.Value) (connector.Configuration, error) {
@@ -190,13 +193,13 @@ func (c fakeConnector) Configuration(_ context.Context, token secret.Value) (con
 		return connector.Configuration{}, errors.New("a token belongs to the token endpoint, and only there")
 	}
 	if !c.byToken {
-		if err := c.accept("configuration", nil); err != nil {
+		if err := c.accept("configuration", c.with); err != nil {
 			return connector.Configuration{}, err
 		}
 	} else if err := c.call("configuration", token); err != nil {
 		return connector.Configuration{}, err
 	}
-	answer := connector.Configuration{Subject: "O=Org,CN=me", DirectorURL: "https://director", ConnectorURL: "https://connector"}
+	answer := connector.Configuration{Subject: c.subject, DirectorURL: "https://director", ConnectorURL: "https://connector"}
 	if c.byToken {
 		answer.Token = token + "-second"
 		c.mu.Lock()
@@ -215,7 +218,7 @@ func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []by
 		return connector.Issued{}, &graphql.Error{Kind: graphql.Canceled}
 	}
 	if !c.byToken {
-		if err := c.accept("sign", nil); err != nil {
+		if err := c.accept("sign", c.with); err != nil {
 			return connector.Issued{}, err
 		}
 	} else if err := c.call("sign", token); err != nil {
@@ -236,7 +239,11 @@ func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []by
 	defer c.mu.Unlock()
 	owner := c.owner[token]
 	if !c.byToken {
-		owner = c.issued[certs.Fingerprint(c.inUse.Leaf)]
+		by := c.with
+		if by == nil {
+			by = c.inUse
+		}
+		owner = c.issued[certs.Fingerprint(by.Leaf)]
 	}
 	c.issued[certs.Fingerprint(leaf)] = owner
 	return connector.Issued{Certificate: leaf, Chain: []*x509.Certificate{leaf, c.ca}, CA: []*x509.Certificate{c.ca}}, nil

@@ -77,36 +77,45 @@ func TestWhateverAProcessDiesOfTheNextOneGoesOn(t *testing.T) {
 		}, "t2", true},
 		"a pairing as another runtime": {func(w *world) { w.register("other", "tenant", "t2") }, "t2", false},
 	} {
-		t.Run(name, func(t *testing.T) {
-			for after := 1; ; after++ {
-				w := newMemoryWorld(t)
-				w.compass.good["t2"] = true
-				if test.token != "t1" {
-					w.step()
-				}
-				test.begin(w)
-				before := w.fingerprint()
-				w.compass.called()
-				d := &death{after: after}
-				w.mortal(d)
-				for range 10 {
-					result, err := w.r.Reconcile(t.Context(), request)
-					if d.dead || err == nil && result.RequeueAfter > time.Millisecond {
-						break
-					}
-				}
-				if !d.dead {
-					if after < 8 {
-						t.Errorf("only %v", d.effects)
-					}
-					return
-				}
-				w.outlives(t, d, test.token, test.works, before)
-				if t.Failed() {
-					return
-				}
+		for mode, newWorld := range map[string]func(*testing.T) *world{"": newMemoryWorld, ", by cert-manager": newManagedWorld} {
+			t.Run(name+mode, func(t *testing.T) {
+				diesAfterEach(t, newWorld, test.begin, test.token, test.works)
+			})
+		}
+	}
+}
+
+// diesAfterEach begins something in ever new worlds, of which the process dies after ever more effects, until it is not done
+// before it is dead.
+func diesAfterEach(t *testing.T, newWorld func(*testing.T) *world, begin func(*world), token secret.Value, works bool) {
+	t.Helper()
+	for after := 1; ; after++ {
+		w := newWorld(t)
+		w.compass.good["t2"] = true
+		if token != "t1" {
+			w.step()
+		}
+		begin(w)
+		before, issued := w.fingerprint(), len(w.compass.issued)
+		w.compass.called()
+		d := &death{after: after}
+		w.mortal(d)
+		for range 20 {
+			result, err := w.r.Reconcile(t.Context(), request)
+			if worked := w.manager != nil && w.manager.work(); d.dead || err == nil && result.RequeueAfter > time.Millisecond && !worked {
+				break
 			}
-		})
+		}
+		if !d.dead {
+			if after < 8 {
+				t.Errorf("only %v", d.effects)
+			}
+			return
+		}
+		w.outlives(t, d, token, works, before, issued)
+		if t.Failed() {
+			return
+		}
 	}
 }
 
@@ -129,8 +138,9 @@ func (w *world) clientData() map[string][]byte {
 	return nil
 }
 
-// outlives looks that a new process ends what the dead one has begun, with the token that it spent if it has one.
-func (w *world) outlives(t *testing.T, d *death, token secret.Value, works bool, before string) {
+// outlives looks that a new process ends what the dead one has begun, with the token that it spent if it has one, and with one
+// certificate more than had been issued, unless one got lost with the answer to its request.
+func (w *world) outlives(t *testing.T, d *death, token secret.Value, works bool, before string, issued int) {
 	t.Helper()
 	at := fmt.Sprintf("dead after %v", d.effects)
 	// A token is burnt by the call that carries it. What came of that is lost if it was not stored.
@@ -162,6 +172,14 @@ func (w *world) outlives(t *testing.T, d *death, token secret.Value, works bool,
 		w.register(string(w.secret("configuration").Data["RUNTIME_ID"]), "tenant", "t3")
 		w.step()
 		w.next()
+	}
+	want := issued + 1
+	if last == "sign" {
+		want++
+	}
+	w.next() // time for what nobody needs
+	if got := len(w.compass.issued); got != want && !burnt {
+		t.Errorf("%s: %d certificates were issued, want %d", at, got-issued, want-issued)
 	}
 	c := w.connection()
 	if !settled() || (!burnt || !works) && w.fingerprint() == before || w.client.(*memory).connection.Status.NextAttempt == nil {

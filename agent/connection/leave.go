@@ -66,6 +66,12 @@ func (r *Reconciler) refinalize(ctx context.Context, v *view, edit func(client.O
 
 // leave has the certificate revoked, and deletes what came from Compass. Each part may be done already.
 func (r *Reconciler) leave(ctx context.Context, v *view) error {
+	if r.Delegate != nil { // else it would go on asking for certificates
+		if err := r.Delegate.Release(ctx); err != nil {
+			r.leavingFailed(ctx, v, err, "Failed to take the client certificate back from cert-manager: "+err.Error())
+			return nil
+		}
+	}
 	if err := r.revoke(ctx, v); err != nil {
 		message := "Failed to revoke the client certificate: " + cause(err) + "; set spec.farewell to Keep to let the CompassConnection go without that"
 		r.leavingFailed(ctx, v, err, message)
@@ -77,7 +83,7 @@ func (r *Reconciler) leave(ctx context.Context, v *view) error {
 		return nil
 	}
 	r.Compass.Use(nil)
-	r.inUse, r.current, r.held = "", nil, nil
+	r.inUse, r.current, r.held, r.trouble = "", nil, nil, ""
 	accepted(v)
 	v.client, v.pending, v.left = clientSecret{left: true}, nil, true
 	v.status().ConsecutiveFailures, v.status().ConnectionStatus.Error = 0, ""

@@ -3,9 +3,12 @@ package connection_test
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"maps"
+	"strconv"
 	"testing"
 
+	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/equality"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -16,6 +19,7 @@ import (
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
+	"github.com/application-connector/application-connector/agent/connection"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 )
 
@@ -27,7 +31,16 @@ type memory struct {
 	secrets       map[types.NamespacedName]*corev1.Secret
 	applied       map[types.NamespacedName][]string // keys of data, and "annotation " and the key of an annotation
 	connection    *compassv1alpha1.CompassConnection
+	certificate   *cmapi.Certificate
+	requests      []cmapi.CertificateRequest
+	issuer        *compassv1alpha1.CompassIssuer
 	refuse        func(verb, name string) error
+}
+
+// touched gives an object another version.
+func touched(o client.Object) {
+	n, _ := strconv.Atoi(o.GetResourceVersion()) // 0 to begin with
+	o.SetResourceVersion(strconv.Itoa(n + 1))
 }
 
 func missing(kind, name string) error {
@@ -54,12 +67,37 @@ func (m *memory) Get(_ context.Context, key client.ObjectKey, object client.Obje
 			return missing("secrets", key.Name)
 		}
 		found.DeepCopyInto(o)
+		o.ManagedFields = m.managed(key)
+	case *cmapi.Certificate:
+		if m.certificate == nil || client.ObjectKeyFromObject(m.certificate) != key {
+			return missing("certificates", key.Name)
+		}
+		m.certificate.DeepCopyInto(o)
 	case *compassv1alpha1.CompassConnection:
 		if m.connection == nil {
 			return missing("compassconnections", key.Name)
 		}
 		m.connection.DeepCopyInto(o)
 	}
+	return nil
+}
+
+// managed is what the API server notes about the agent having applied a Secret.
+func (m *memory) managed(key types.NamespacedName) []metav1.ManagedFieldsEntry {
+	fields := map[string]any{}
+	for _, k := range m.applied[key] {
+		fields["f:"+k] = map[string]any{}
+	}
+	raw, err := json.Marshal(map[string]any{"f:data": fields})
+	if err != nil {
+		panic(err)
+	}
+	return []metav1.ManagedFieldsEntry{{Manager: connection.FieldOwner, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: raw}}}
+}
+
+// List gives CertificateRequests.
+func (m *memory) List(_ context.Context, list client.ObjectList, _ ...client.ListOption) error {
+	(&cmapi.CertificateRequestList{Items: m.requests}).DeepCopyInto(list.(*cmapi.CertificateRequestList))
 	return nil
 }
 
@@ -101,16 +139,29 @@ func (m *memory) Delete(_ context.Context, object client.Object, _ ...client.Del
 		}
 		delete(m.secrets, client.ObjectKeyFromObject(o))
 		delete(m.applied, client.ObjectKeyFromObject(o))
+	case *cmapi.Certificate:
+		if m.certificate == nil {
+			return missing("certificates", o.Name)
+		}
+		m.certificate, m.requests = nil, nil // which belong to it
 	case *compassv1alpha1.CompassConnection:
 		m.connection = nil
 	}
 	return nil
 }
 
-// Patch of a CompassConnection changes all but the status.
+// Patch of a CompassConnection changes all but the status, of a Secret the data.
 func (m *memory) Patch(_ context.Context, object client.Object, _ client.Patch, _ ...client.PatchOption) error {
 	if err := m.refuse("patch", object.GetName()); err != nil {
 		return err
+	}
+	if s, ok := object.(*corev1.Secret); ok {
+		stored := m.secrets[client.ObjectKeyFromObject(s)]
+		if stored == nil {
+			return missing("secrets", s.Name)
+		}
+		stored.Data = s.DeepCopy().Data
+		return nil
 	}
 	o := object.(*compassv1alpha1.CompassConnection)
 	if m.connection == nil {
@@ -127,9 +178,12 @@ func (m *memory) Patch(_ context.Context, object client.Object, _ client.Patch, 
 }
 
 func (m *memory) Apply(ctx context.Context, object runtime.ApplyConfiguration, _ ...client.ApplyOption) error {
-	o := object.(*corev1ac.SecretApplyConfiguration)
 	if err := ctx.Err(); err != nil {
 		return err
+	}
+	o, ok := object.(*corev1ac.SecretApplyConfiguration)
+	if !ok {
+		return m.applyOther(object)
 	}
 	if err := m.refuse("apply", *o.Name); err != nil {
 		return err
@@ -163,11 +217,59 @@ func (m *memory) Apply(ctx context.Context, object runtime.ApplyConfiguration, _
 	return nil
 }
 
+// applyOther is Apply of what is there once: the Certificate and its issuer.
+func (m *memory) applyOther(object runtime.ApplyConfiguration) error {
+	text, err := json.Marshal(object)
+	if err != nil {
+		return err
+	}
+	var kind metav1.PartialObjectMetadata
+	if err := json.Unmarshal(text, &kind); err != nil {
+		return err
+	}
+	if err := m.refuse("apply", kind.Kind); err != nil {
+		return err
+	}
+	if kind.Kind == "CompassIssuer" {
+		m.issuer = &compassv1alpha1.CompassIssuer{}
+		return json.Unmarshal(text, m.issuer)
+	}
+	var wanted cmapi.Certificate
+	if err := json.Unmarshal(text, &wanted); err != nil {
+		return err
+	}
+	if m.certificate == nil {
+		m.certificate = &cmapi.Certificate{ObjectMeta: wanted.ObjectMeta}
+	}
+	if !equality.Semantic.DeepEqual(m.certificate.Spec, wanted.Spec) {
+		m.certificate.Spec = wanted.Spec
+		touched(m.certificate)
+	}
+	return nil
+}
+
 func (m *memory) Status() client.SubResourceWriter { return memoryStatus{m: m} }
 
 type memoryStatus struct {
 	client.SubResourceWriter
 	m *memory
+}
+
+// Update of the status of the Certificate.
+func (s memoryStatus) Update(_ context.Context, object client.Object, _ ...client.SubResourceUpdateOption) error {
+	if err := s.m.refuse("status", "Certificate"); err != nil {
+		return err
+	}
+	o, stored := object.(*cmapi.Certificate), s.m.certificate
+	switch {
+	case stored == nil:
+		return missing("certificates", o.Name)
+	case stored.ResourceVersion != o.ResourceVersion:
+		return apierrors.NewConflict(schema.GroupResource{Resource: "certificates"}, o.Name, errors.New("it was changed"))
+	}
+	stored.Status = *o.Status.DeepCopy()
+	touched(stored)
+	return nil
 }
 
 // Patch stores the status as it comes back from JSON: times in whole seconds.

@@ -166,6 +166,12 @@ func (r *Reconciler) keepIssued(ctx context.Context, p *pending) {
 // sign spends the second token.
 func (r *Reconciler) sign(ctx context.Context, v *view) error {
 	p := v.pending
+	if !p.keyed { // it was damaged, or a Delegate that is switched off now was to make it
+		if err := r.key(v, p); err != nil {
+			return err
+		}
+		p.keyed, r.held = true, p
+	}
 	if r.held != nil { // the second token is spent only when it is stored
 		if err := r.keep(ctx, *p); err != nil {
 			return r.pairingFailed(ctx, v, err, false)

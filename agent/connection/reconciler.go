@@ -77,7 +77,8 @@ type Reconciler struct {
 	quiet      time.Time     // until when Compass is not called, because the last attempt could not be written down
 	attempted  time.Time     // when the last attempt began; the status may be deleted with the CompassConnection
 	held       *pending      // what Compass issued and the pending Secret could not take; not needed once it did
-	tried      string        // fingerprint of the certificate from the Delegate that was last tried to make current
+	tried      string        // fingerprint of a certificate that may have been tried to be made current, and none was since
+	trouble    string        // why the Delegate does not renew the current certificate, when it was last asked
 	unreported string        // report that Director refused
 
 	busySince atomic.Int64 // Unix nanoseconds; 0 while the worker is idle
@@ -108,8 +109,10 @@ type view struct {
 	client     clientSecret
 	pending    *pending
 	authority  []*x509.Certificate
-	arrived    bool   // the pending certificate came from the Delegate, and was not tried before
-	strange    string // why a certificate from the Delegate is not used
+	received   bool   // the pending certificate came from the Delegate
+	arrived    bool   // and is worth an attempt at once
+	delivered  []byte // what the Delegate has left in the client Secret, PEM
+	unused     string // why that is not used
 
 	facts  status.Facts
 	events []status.Event
@@ -261,7 +264,7 @@ func (r *Reconciler) situation(v *view) Situation {
 	// What was begun for another runtime than the one that is configured now is not gone on with.
 	if p := v.pending; p != nil && !(p.pairing && v.configured && p.contradicts(v.config.identity())) && (p.pairing || !s.Foreign) {
 		s.PendingIssued = p.issued
-		s.PendingToken = p.keyed && p.pairing && p.token != ""
+		s.PendingToken = p.pairing && p.token != ""
 		s.PendingBegun = p.pairing && !p.issued && s.Token && !s.TokenSpent && p.fingerprint == fingerprint && fingerprint != st.TokenFingerprint
 	}
 	s.PendingCurrent = v.pending != nil && v.pending.issued && v.client.usable() && v.pending.credential.Fingerprint() == v.client.credential.Fingerprint()

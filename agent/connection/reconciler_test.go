@@ -54,6 +54,8 @@ type world struct {
 	log    bytes.Buffer
 	events *events.FakeRecorder
 	skew   time.Duration // by which the worker's clock is ahead of Compass's
+	// manager, if set, is there and owns the client certificate.
+	manager *certManager
 }
 
 // agentClock is the worker's.
@@ -175,15 +177,21 @@ func (w *world) restart() {
 		Writer:  &status.Writer{Client: w.client, Recorder: w.events, Metrics: metrics},
 		Metrics: metrics, Clock: agentClock{w}, Log: slog.New(slog.NewTextHandler(&w.log, nil)),
 	}
+	if w.manager != nil {
+		w.manager.entrust()
+	}
 }
 
 // step runs the worker until it has nothing to do at this time, and gives the connection as it then is.
 func (w *world) step() *compassv1alpha1.CompassConnection {
 	w.t.Helper()
-	for range 10 {
+	for range 20 {
 		result, err := w.r.Reconcile(w.t.Context(), request)
 		if err != nil {
 			w.t.Fatal(err)
+		}
+		if w.manager != nil && w.manager.work() {
+			continue // what it wrote wakes the worker
 		}
 		if result.RequeueAfter > time.Millisecond || result.RequeueAfter == 0 {
 			return w.connection()

@@ -65,8 +65,7 @@ func (r *Reconciler) renewalFailed(ctx context.Context, v *view, what string, er
 	message := "Error while trying to maintain connection: " + what + cause(err) + hint(err, false, r.Secrets)
 	v.happened(corev1.EventTypeWarning, status.EventRenewalFailed, "Renew", "%s", message)
 	r.maintenanceFailed(ctx, v, err, message)
-	if graphql.KindOf(err) == graphql.Throttled || v.config.missing(v.configured, r.Secrets.Configuration) != "" || v.foreign() ||
-		!v.client.usable() || !v.client.credential.ValidAt(v.now) {
+	if graphql.KindOf(err) == graphql.Throttled || !r.canSync(v) {
 		return nil
 	}
 	st := v.status()
@@ -76,6 +75,11 @@ func (r *Reconciler) renewalFailed(ctx context.Context, v *view, what string, er
 	v.next = latest(next, r.Clock.Now().Add(min(asked, maxRetryAfter)))
 	st.ConnectionStatus.LastSuccess, st.ConnectionStatus.Error = last.LastSuccess, last.Error
 	return nil
+}
+
+// canSync: there is what a sync needs.
+func (r *Reconciler) canSync(v *view) bool {
+	return v.config.missing(v.configured, r.Secrets.Configuration) == "" && !v.foreign() && v.client.usable() && v.client.credential.ValidAt(v.now)
 }
 
 // maintenanceFailed notes that a call failed that was made with the client certificate.
@@ -115,9 +119,13 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	} else {
 		next.renewed = now
 	}
+	next.ours = v.client.ours
 	tried := "" // whose the certificate is, if that was asked for
 	if !p.pairing || r.works(v) && v.client.credential.Fingerprint() != p.credential.Fingerprint() {
 		id, err := r.try(ctx, tenant, p)
+		if is := v.client.runtimeID; err == nil && v.received && !p.pairing && v.client.usable() && is != "" && id != is {
+			err = fmt.Errorf("it is that of runtime %q, and the current one that of %q", id, is)
+		}
 		if err != nil {
 			// An outage says nothing about the certificate, however long it lasts.
 			final := v.status().ConsecutiveFailures >= trialsOfPending && !outage(err)
@@ -129,6 +137,7 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 				if err := r.forget(ctx, v); err != nil {
 					return err
 				}
+				r.replace(ctx, v)
 			}
 			return r.renewalFailed(ctx, v, "", err)
 		}
@@ -153,14 +162,14 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	if err := s.saveAuthorities(ctx, certs.MergeCA(v.authority, next.credential.CA, now)); err != nil {
 		return r.notPreserved(ctx, v, p, err)
 	}
-	data, err := s.encode(next.credential)
+	data, err := s.encode(next)
 	if err != nil {
 		return err
 	}
 	next.data = data
 	v.client, r.current = next, &next
 	r.Compass.Use(next.credential.TLS())
-	r.inUse, r.located = next.credential.Fingerprint(), now
+	r.inUse, r.located, r.trouble = next.credential.Fingerprint(), now, ""
 	accepted(v)
 	if tried != "" && tried == v.config.runtimeID {
 		r.recognised = r.inUse
@@ -185,6 +194,7 @@ func (r *Reconciler) finish(ctx context.Context, v *view) error {
 
 // promoted notes everywhere but in the client Secret that the certificate of p is current.
 func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time.Time) error {
+	r.tried = ""
 	leaf := v.client.credential.Leaf()
 	reason := renewalReason(v)
 	renewalHandled(v.connection, now)
@@ -211,7 +221,9 @@ func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time
 	if v.again = true; !v.foreign() && now.Before(r.renewAt(v.client.credential)) {
 		v.next = now // the sync follows at once, and nothing else does
 	}
-	return r.forget(ctx, v)
+	// The pending Secret is deleted when the status tells of it: else what was asked for would be done again after a crash.
+	v.pending, v.discard, r.held = nil, true, nil
+	return nil
 }
 
 // works: there is a certificate that it would be a loss to replace by one that does not work.

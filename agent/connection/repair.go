@@ -51,7 +51,7 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	}
 	// Agents before this one wrote three keys only; others may have changed some.
 	if recorded || !v.client.unchanged {
-		if data, err := s.encode(v.client.credential); err == nil && (recorded || !holds(v.client.data, data)) {
+		if data, err := s.encode(v.client); err == nil && (recorded || !holds(v.client.data, data)) {
 			if err := s.saveClient(ctx, v.client); err != nil {
 				return err
 			}
@@ -127,11 +127,12 @@ func containsAll(stored, wanted []*x509.Certificate) bool {
 // describeCertificate tells what the status and the conditions need to know of the current certificate.
 func (r *Reconciler) describeCertificate(v *view) status.Certificate {
 	if !v.client.usable() {
-		return status.Certificate{Damaged: v.client.damaged}
+		return status.Certificate{Damaged: v.client.damaged, Trouble: r.troubles(v)}
 	}
 	leaf := v.client.credential.Leaf()
 	return status.Certificate{
 		Present: true, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, RenewAt: r.renewAt(v.client.credential),
 		Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Fingerprint: v.client.credential.Fingerprint(),
+		Trouble: r.troubles(v),
 	}
 }

@@ -11,14 +11,13 @@ import (
 	"fmt"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
-	utilnet "k8s.io/apimachinery/pkg/util/net"
-	"k8s.io/apimachinery/pkg/util/wait"
 	corev1ac "k8s.io/client-go/applyconfigurations/core/v1"
 	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
@@ -138,8 +137,9 @@ type clientSecret struct {
 	tokenURL                  string
 	applied                   string // runtime whose snapshot Applications were last pruned by, as identity.String
 	established, renewed      time.Time
-	left                      bool // the certificate was revoked and deleted, when the cluster left Compass
-	unchanged                 bool // the data is what it was when this process last looked
+	left                      bool     // the certificate was revoked and deleted, when the cluster left Compass
+	unchanged                 bool     // the data is what it was when this process last looked
+	ours                      []string // keys of the Delegate that the agent still owns, from before it had one
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
@@ -170,8 +170,56 @@ type store struct {
 	reader client.Reader
 	writer client.Client
 	names  Names
-	// delegated: the keys of cert-manager in the client Secret are not written.
+	// delegated: the keys of cert-manager in the client Secret are not written, unless they still are the agent's.
 	delegated bool
+}
+
+// encode gives the data of the client Secret that the agent writes. Authorities that are trusted while one set takes the place
+// of another stand in a key of their own where that of cert-manager holds only those of now.
+func (s store) encode(c clientSecret) (map[string][]byte, error) {
+	data, err := certs.EncodeClient(c.credential)
+	if err != nil || !s.delegated {
+		return data, err
+	}
+	for _, key := range delegated {
+		if slices.Contains(c.ours, key) {
+			continue
+		}
+		if key == certs.ClientCA {
+			data[certs.CACert] = data[key]
+		}
+		delete(data, key)
+	}
+	return data, nil
+}
+
+// decode reads what encode wrote, in either mode.
+func decode(data map[string][]byte) (certs.Credential, error) {
+	if authorities := data[certs.CACert]; len(authorities) > 0 {
+		data = maps.Clone(data)
+		data[certs.ClientCA] = authorities
+	}
+	return certs.DecodeClient(data)
+}
+
+// ownedKeys are the keys of a Secret's data that the agent owns by server-side apply.
+func ownedKeys(s *corev1.Secret) map[string]bool {
+	owned := map[string]bool{}
+	for _, entry := range s.ManagedFields {
+		if entry.Manager != FieldOwner || entry.Operation != metav1.ManagedFieldsOperationApply || entry.FieldsV1 == nil {
+			continue
+		}
+		var fields struct {
+			Data map[string]json.RawMessage `json:"f:data"`
+		}
+		if json.Unmarshal(entry.FieldsV1.Raw, &fields) != nil {
+			continue
+		}
+		for field := range fields.Data {
+			owned[strings.TrimPrefix(field, "f:")] = true
+		}
+	}
+	return owned
 }
 
 func (s store) get(ctx context.Context, name types.NamespacedName) (*corev1.Secret, error) {
@@ -187,7 +235,7 @@ func (s store) get(ctx context.Context, name types.NamespacedName) (*corev1.Secr
 
 func (s store) apply(ctx context.Context, name types.NamespacedName, data map[string][]byte, annotations map[string]string) error {
 	// What is to be written may be a second token that Compass gives once: a moment's trouble must not lose it.
-	err := retry.OnError(writing, momentary, func() error {
+	err := retry.OnError(issuer.Writing, issuer.Momentary, func() error {
 		object := corev1ac.Secret(name.Name, name.Namespace).WithData(data).WithAnnotations(annotations)
 		return s.writer.Apply(ctx, object, client.FieldOwner(FieldOwner), client.ForceOwnership)
 	})
@@ -223,15 +271,6 @@ func (e *StoreError) Error() string {
 // Unwrap gives what the API client said, for deciding, not for telling.
 func (e *StoreError) Unwrap() error { return e.err }
 
-// writing bounds the attempts at one write: five within some four seconds.
-var writing = wait.Backoff{Steps: 5, Duration: 100 * time.Millisecond, Factor: 3, Jitter: 0.2}
-
-// momentary: the API server, or the way to it, may be well again in a moment.
-func momentary(err error) bool {
-	return apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsInternalError(err) ||
-		apierrors.IsServiceUnavailable(err) || apierrors.IsTimeout(err) || utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err)
-}
-
 func (s store) configuration(ctx context.Context) (configuration, bool, error) {
 	found, err := s.get(ctx, s.names.Configuration)
 	if err != nil || found == nil {
@@ -261,10 +300,11 @@ func (s store) client(ctx context.Context, known *clientSecret) (clientSecret, e
 		renewed:  parseTime(found.Annotations[annotationRenewed]),
 		identity: identity{found.Annotations[annotationRuntimeID], found.Annotations[annotationTenant]},
 		tokenURL: found.Annotations[annotationTokenURL], applied: found.Annotations[annotationApplied],
+		ours: ours(ownedKeys(found)),
 	}
 	if known != nil && maps.EqualFunc(known.data, found.Data, bytes.Equal) {
 		c.credential, c.unchanged = known.credential, true
-	} else if c.credential, err = certs.DecodeClient(found.Data); err != nil {
+	} else if c.credential, err = decode(found.Data); err != nil {
 		c.damaged = err.Error()
 	}
 	return c, nil
@@ -272,7 +312,7 @@ func (s store) client(ctx context.Context, known *clientSecret) (clientSecret, e
 
 // saveClient writes the client Secret with one request: key, certificate and chain change together or not at all.
 func (s store) saveClient(ctx context.Context, c clientSecret) error {
-	data, err := s.encode(c.credential)
+	data, err := s.encode(c)
 	if err != nil {
 		return err
 	}
@@ -318,7 +358,7 @@ func (s store) clearClient(ctx context.Context, token string, now time.Time) err
 		return err
 	}
 	// By server-side apply only those keys are gone that nobody else wrote, too.
-	return s.strip(ctx, s.names.Client, certs.ClientKey, certs.ClientCertificate, certs.ClientChain, certs.TLSKey, certs.TLSCertificate, certs.ClientCA)
+	return s.strip(ctx, s.names.Client, certs.ClientKey, certs.ClientCertificate, certs.ClientChain, certs.TLSKey, certs.TLSCertificate, certs.ClientCA, certs.CACert)
 }
 
 // authorities reads the CA Secret; none if it is missing or cannot be read as certificates.
@@ -375,7 +415,7 @@ func (s store) pending(ctx context.Context, now time.Time) (*pending, error) {
 // age drops a second token that is too old to be worth a call.
 func (p *pending) age(now time.Time) {
 	if now.Sub(p.since) > tokenLife {
-		p.token, p.signed = "", ""
+		p.token = ""
 	}
 }
 

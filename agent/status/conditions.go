@@ -34,6 +34,8 @@ const (
 	ReasonNotYetValid = "NotYetValid"
 	// ReasonRenewalOverdue of CertificateReady: the certificate is valid, and half of the time for its renewal is gone.
 	ReasonRenewalOverdue = "RenewalOverdue"
+	// ReasonRenewalFailing of CertificateReady: the certificate is valid, and cert-manager gives none that can take its place.
+	ReasonRenewalFailing = "RenewalFailing"
 	// ReasonSynced of ApplicationsSynced: every Application is in place.
 	ReasonSynced = "Synced"
 	// ReasonApplicationsFailed of ApplicationsSynced: some Applications could not be brought into place.
@@ -63,6 +65,8 @@ type Certificate struct {
 	NotBefore, NotAfter, RenewAt time.Time
 	// Subject and Issuer as RFC 4514 writes them, and the SHA-256 of the certificate in hex.
 	Subject, Issuer, Fingerprint string
+	// Trouble is why none can take its place; empty if nothing is known to be in the way.
+	Trouble string
 }
 
 // Facts are what a reconcile found and did, in so far as the status does not say it itself.
@@ -81,6 +85,8 @@ type Facts struct {
 	// Synced says that a sync ran to its end; PruneBlocked is why it kept Applications, if it did.
 	Synced       bool
 	PruneBlocked string
+	// Progress says what is waited for, if it is neither Compass nor a person.
+	Progress string
 	// StaleAfter is how long after the last sync the Applications count as out of date; 0 means never.
 	StaleAfter time.Duration
 }
@@ -117,6 +123,12 @@ func Conclude(st *compassv1alpha1.CompassConnectionStatus, f Facts, generation i
 	}
 
 	status, reason, message := certificate(f.Certificate, f.Now)
+	if trouble := f.Certificate.Trouble; trouble != "" {
+		message += "; " + trouble
+		if status == metav1.ConditionTrue {
+			reason = ReasonRenewalFailing
+		}
+	}
 	set(compassv1alpha1.ConditionCertificateReady, status, reason, message)
 
 	switch synced := meta.FindStatusCondition(st.Conditions, compassv1alpha1.ConditionApplicationsSynced); {
@@ -158,7 +170,11 @@ func Conclude(st *compassv1alpha1.CompassConnectionStatus, f Facts, generation i
 	if st.ConsecutiveFailures > 0 {
 		whileTrue(compassv1alpha1.ConditionReconciling, !ready && f.Stalled == "", ReasonRetrying, either(errorOf(st), "the last attempt failed"))
 	} else {
-		whileTrue(compassv1alpha1.ConditionReconciling, !ready && f.Stalled == "", ReasonProgressing, "work is under way")
+		message := either(f.Progress, "work is under way")
+		if was := meta.FindStatusCondition(st.Conditions, compassv1alpha1.ConditionReconciling); f.Idle && was != nil && was.Reason == ReasonProgressing {
+			message = was.Message
+		}
+		whileTrue(compassv1alpha1.ConditionReconciling, !ready && f.Stalled == "", ReasonProgressing, message)
 	}
 	if f.Synced || f.PruneBlocked != "" {
 		whileTrue(compassv1alpha1.ConditionPruneBlocked, f.PruneBlocked != "", ReasonGuarded, f.PruneBlocked)

@@ -3,10 +3,14 @@ package issuer
 import (
 	"context"
 	"fmt"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/client-go/util/retry"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/secret"
@@ -71,16 +75,41 @@ func (i *Issuer) pairing(ctx context.Context, name types.NamespacedName) (pairin
 	}, nil
 }
 
+// Writing bounds the attempts at a write of what cannot be had again: five within some four seconds.
+var Writing = wait.Backoff{Steps: 5, Duration: 100 * time.Millisecond, Factor: 3, Jitter: 0.2}
+
+// Momentary says whether the API server, or the way to it, may be well again in a moment.
+func Momentary(err error) bool {
+	return apierrors.IsServerTimeout(err) || apierrors.IsTooManyRequests(err) || apierrors.IsInternalError(err) ||
+		apierrors.IsServiceUnavailable(err) || apierrors.IsTimeout(err) || utilnet.IsConnectionRefused(err) || utilnet.IsConnectionReset(err)
+}
+
 // spent takes the token out of the pairing Secret, unless another one was put there meanwhile, and puts in what it bought.
 func (i *Issuer) spent(ctx context.Context, p pairing, bought map[string][]byte) error {
-	changed := p.object.DeepCopy()
-	delete(changed.Data, KeyToken)
-	for key, value := range bought {
-		changed.Data[key] = value
-	}
-	err := i.Client.Patch(ctx, changed, client.MergeFromWithOptions(p.object, client.MergeFromWithOptimisticLock{}), client.FieldOwner(FieldOwner))
+	stored := p.object
+	again := func(err error) bool { return apierrors.IsConflict(err) || Momentary(err) }
+	err := retry.OnError(Writing, again, func() error {
+		changed := stored.DeepCopy()
+		delete(changed.Data, KeyToken)
+		for key, value := range bought {
+			changed.Data[key] = value
+		}
+		err := i.Client.Patch(ctx, changed, client.MergeFromWithOptions(stored, client.MergeFromWithOptimisticLock{}), client.FieldOwner(FieldOwner))
+		if !apierrors.IsConflict(err) {
+			return err
+		}
+		found, unread := i.get(ctx, client.ObjectKeyFromObject(stored))
+		switch {
+		case unread != nil:
+			return unread
+		case found == nil || secret.Value(found.Data[KeyToken]) != p.token:
+			return apierrors.NewNotFound(corev1.Resource("secrets"), stored.Name) // that Secret is not there any more
+		}
+		stored = found
+		return err
+	})
 	switch {
-	case apierrors.IsConflict(err), apierrors.IsNotFound(err):
+	case apierrors.IsNotFound(err):
 		return fmt.Errorf("writing Secret %s: it was changed meanwhile", client.ObjectKeyFromObject(p.object))
 	case err != nil:
 		// The message of the API server may repeat what it was sent.

@@ -165,8 +165,8 @@ func (i *Issuer) byCertificate(ctx context.Context, r request, name types.Namesp
 	return bundle, nil
 }
 
-// current gives the client certificate of a Secret: by the keys of cert-manager, or else by those of the agent, and where
-// the Connector is called with it.
+// current gives the client certificate of a Secret, and where the Connector is called with it: by the keys of the agent, which
+// hold what Compass is known to accept, or else by those of cert-manager.
 func (i *Issuer) current(ctx context.Context, name types.NamespacedName) (*tls.Certificate, string, error) {
 	found, err := i.get(ctx, name)
 	if err != nil {
@@ -177,7 +177,7 @@ func (i *Issuer) current(ctx context.Context, name types.NamespacedName) (*tls.C
 	}
 	now := i.Clock.Now()
 	var why []error
-	for _, decode := range []func(map[string][]byte) (certs.Credential, error){certs.DecodeTLS, certs.DecodeClient} {
+	for _, decode := range []func(map[string][]byte) (certs.Credential, error){certs.DecodeClient, certs.DecodeTLS} {
 		credential, err := decode(found.Data)
 		switch {
 		case err != nil:

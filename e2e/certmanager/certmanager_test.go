@@ -203,6 +203,32 @@ func (s *stage) mirrored(found *corev1.Secret) {
 	}
 }
 
+// leave has the cluster leave Compass, and looks that cert-manager has nothing to do for it any more.
+func (s *stage) leave() {
+	s.t.Helper()
+	connection := s.connection()
+	changed := connection.DeepCopy()
+	changed.Spec.Farewell = compassv1alpha1.FarewellRevoke
+	if err := s.client.Patch(s.t.Context(), changed, client.MergeFrom(connection)); err != nil {
+		s.t.Fatal(err)
+	}
+	s.eventually("the finalizer", func() bool { return len(s.connection().Finalizers) > 0 })
+	if err := s.client.Delete(s.t.Context(), changed); err != nil {
+		s.t.Fatal(err)
+	}
+	s.eventually("the CompassConnection to be gone", func() bool { return s.connection() == nil })
+	name := types.NamespacedName{Namespace: s.system, Name: "cluster-client-certificates"}
+	if err := s.client.Get(s.t.Context(), name, &cmapi.Certificate{}); client.IgnoreNotFound(err) != nil || err == nil {
+		s.t.Errorf("the Certificate is still there: %v", err)
+	}
+	if left := s.secret(name).Data; len(left) > 0 {
+		s.t.Errorf("the client Secret still has %d keys", len(left))
+	}
+	if n := s.compass.Admin().Counters().Operations["revokeCertificate"].Received; n != 1 {
+		s.t.Errorf("%d certificates were revoked", n)
+	}
+}
+
 func (s *stage) connection() *compassv1alpha1.CompassConnection {
 	c := &compassv1alpha1.CompassConnection{}
 	if err := s.client.Get(s.t.Context(), types.NamespacedName{Name: compassv1alpha1.ConnectionName}, c); err != nil {

@@ -120,6 +120,8 @@ func TestTheAgentLeavesItsCertificateToCertManagerByTheRightsOfTheComponentAndNe
 	waiting.Namespace = workload
 	s.create(waiting)
 
+	s.leave()
+
 	var left []rights.Right
 	t.Cleanup(func() {
 		if len(left) > 0 {
