@@ -20,20 +20,36 @@ const (
 	OutcomeNoTLS     Outcome = "no_tls"    // the peer does not speak TLS
 )
 
-// Transport is an http.Transport that says how its TLS handshakes come out.
+// Transport is an http.Transport that says how its TLS handshakes come out, and leaves its pool when its connection is dead.
 type Transport struct {
 	*http.Transport
 	shaken   func(Outcome) // may be nil
 	notAfter atomic.Pointer[time.Time]
+
+	shared  atomic.Bool  // a peer has chosen HTTP/2: calls go through one connection
+	answers atomic.Int64 // that have begun
+	retired atomic.Bool
+	retire  func() // takes it out of its pool; calls in flight go on
 }
 
 // RoundTrip implements http.RoundTripper.
 func (t *Transport) RoundTrip(r *http.Request) (*http.Response, error) {
+	before := t.answers.Load()
 	response, err := t.Transport.RoundTrip(r)
-	if err != nil && t.shaken != nil {
+	if err == nil {
+		t.answers.Add(1)
+		return response, nil
+	}
+	if t.shaken != nil {
 		if outcome := failure(err); outcome != "" {
 			t.shaken(outcome)
 		}
+	}
+	// A call that was given up takes its connection with it in HTTP/1, not in HTTP/2: if the peer is gone without a word, as
+	// after a lost entry in a NAT's table, each later call would wait in vain too. Pings are no answer: servers of gRPC end
+	// connections that send them while a stream is silent.
+	if r.Context().Err() != nil && t.shared.Load() && t.answers.Load() == before && !t.retired.Swap(true) {
+		t.retire()
 	}
 	return response, err
 }
@@ -64,6 +80,9 @@ func RefusedTLS(err error) bool {
 func (t *Transport) verified(state tls.ConnectionState) error {
 	if len(state.PeerCertificates) > 0 {
 		t.notAfter.Store(&state.PeerCertificates[0].NotAfter)
+	}
+	if state.NegotiatedProtocol == "h2" {
+		t.shared.Store(true)
 	}
 	if t.shaken != nil {
 		t.shaken(OutcomeAccepted)

@@ -111,6 +111,7 @@ func (p *Pool) For(t Target) *Transport {
 		return found
 	}
 	fresh := p.make(t)
+	fresh.retire = func() { p.transports.Remove(k) }
 	if found, ok, _ := p.transports.PeekOrAdd(k, fresh); ok {
 		return found
 	}
