@@ -96,8 +96,11 @@ func Run(args []string, stdin io.Reader, stdout, stderr io.Writer) int {
 	return exitFailed
 }
 
-// usageErrorsOf makes wrong arguments of a subcommand usage errors too.
+// usageErrorsOf makes wrong arguments of a subcommand, and of those below it, usage errors too.
 func usageErrorsOf(c *cobra.Command) {
+	for _, below := range c.Commands() {
+		usageErrorsOf(below)
+	}
 	if check := c.Args; check != nil {
 		c.Args = func(cmd *cobra.Command, args []string) error {
 			if err := check(cmd, args); err != nil {

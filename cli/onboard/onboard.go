@@ -28,6 +28,7 @@ import (
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/cli/onboard/controller"
 	"github.com/application-connector/application-connector/cli/onboard/enrolment"
 	"github.com/application-connector/application-connector/graphql"
 	"github.com/application-connector/application-connector/graphql/director"
@@ -151,6 +152,7 @@ func NewCommand(streams genericiooptions.IOStreams) *cobra.Command {
 			"It can be run again after any failure: what is done is left as it is, and a cluster that is connected is not touched.",
 		(*Options).Onboard)
 	o.bindOnboard(cmd.Flags())
+	cmd.AddCommand(controller.NewCommand(streams))
 	return cmd
 }
 
