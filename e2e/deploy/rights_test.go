@@ -12,8 +12,10 @@ import (
 
 	coordinationv1 "k8s.io/api/coordination/v1"
 	corev1 "k8s.io/api/core/v1"
+	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 	clientfeatures "k8s.io/client-go/features"
 	clientfeaturestesting "k8s.io/client-go/features/testing"
 	"k8s.io/client-go/kubernetes"
@@ -379,6 +381,31 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 			t.Error(err)
 		}
 	})
+	// An issuer of another namespace is paired by a Secret there, which somebody labelled and gave the agent the right to.
+	const elsewhere = "issuer-elsewhere"
+	pairing := map[string]string{"compass.kyma-project.io/pairing": "true"}
+	paired, unlabelled := secret(elsewhere, "paired", pairing), secret(elsewhere, "unlabelled", nil)
+	for _, o := range []client.Object{
+		&corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: elsewhere}}, paired.DeepCopy(), unlabelled.DeepCopy(),
+		&rbacv1.Role{
+			ObjectMeta: metav1.ObjectMeta{Namespace: elsewhere, Name: "issuer"},
+			Rules:      []rbacv1.PolicyRule{{APIGroups: []string{""}, Resources: []string{"secrets"}, Verbs: []string{"get", "patch", "create", "delete"}}},
+		},
+		&rbacv1.RoleBinding{
+			ObjectMeta: metav1.ObjectMeta{Namespace: elsewhere, Name: "issuer"}, RoleRef: rbacv1.RoleRef{APIGroup: rbacv1.GroupName, Kind: "Role", Name: "issuer"},
+			Subjects: []rbacv1.Subject{{Kind: rbacv1.ServiceAccountKind, Namespace: system, Name: agentName}},
+		},
+	} {
+		if err := kube.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Cleanup(func() {
+		if err := kube.Delete(context.Background(), &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: elsewhere}}); err != nil {
+			t.Error(err)
+		}
+	})
+	merge := func(text string) client.Patch { return client.RawPatch(types.MergePatchType, []byte(text)) }
 	credentials := map[string]string{"app": "shop", "bundleId": "b"}
 	label := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"app":"shop","bundleId":"b"}}}`))
 	refused := map[string]func() error{
@@ -391,6 +418,19 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 		"credentials in another namespace": func() error {
 			return asAgent.Create(t.Context(), secret("istio-system", "c", credentials), client.DryRunAll)
 		},
+		"labelling a Secret of an issuer's namespace": func() error {
+			return asAgent.Patch(t.Context(), unlabelled.DeepCopy(), merge(`{"metadata":{"labels":{"compass.kyma-project.io/pairing":"true"}}}`), client.DryRunAll)
+		},
+		"changing a Secret of an issuer's namespace": func() error {
+			return asAgent.Patch(t.Context(), unlabelled.DeepCopy(), merge(`{"data":{"token":null}}`), client.DryRunAll)
+		},
+		"taking the label away": func() error {
+			return asAgent.Patch(t.Context(), paired.DeepCopy(), merge(`{"metadata":{"labels":null}}`), client.DryRunAll)
+		},
+		"making a Secret to pair by": func() error {
+			return asAgent.Create(t.Context(), secret(elsewhere, "another", pairing), client.DryRunAll)
+		},
+		"deleting a Secret to pair by": func() error { return asAgent.Delete(t.Context(), paired.DeepCopy(), client.DryRunAll) },
 	}
 	// The API server takes a moment to put a policy into force.
 	eventually(t, "the policy to be in force", func() error {
@@ -411,5 +451,8 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 		if err := errors.Join(asAgent.Create(t.Context(), own), asAgent.Delete(t.Context(), own)); err != nil {
 			t.Errorf("%s: %v", own.Name, err)
 		}
+	}
+	if err := asAgent.Patch(t.Context(), paired.DeepCopy(), merge(`{"data":{"token":null,"issuedRequest":"MQ=="}}`)); err != nil {
+		t.Errorf("taking the token out of a Secret that an issuer was paired by: %v", err)
 	}
 }
