@@ -126,7 +126,7 @@ func (g *Gateway) Ready() error {
 	case g.draining.Load():
 		return errors.New("the gateway is ending")
 	case g.watcher.Snapshot() == nil:
-		return errors.New("the Applications have not been read yet")
+		return errors.New("the Applications and their Secrets have not been read yet")
 	}
 	return nil
 }

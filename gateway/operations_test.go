@@ -362,7 +362,7 @@ func TestWithoutAnAPIServerTheGatewayStartsIsNotReadyAndRefuses(t *testing.T) {
 	}
 	h := prepare(t, func(o *gateway.Options) { o.Config, o.KubeConfig = nil, file })
 	h.run()
-	if a := h.do(http.MethodGet, h.addresses.Admin, "/readyz", nil); a.Status != 503 || a.problem(t) != "the Applications have not been read yet" {
+	if a := h.do(http.MethodGet, h.addresses.Admin, "/readyz", nil); a.Status != 503 || a.problem(t) != "the Applications and their Secrets have not been read yet" {
 		t.Errorf("%+v", a)
 	}
 	if a := h.do(http.MethodGet, h.addresses.Admin, "/v1/health", nil); a.Status != 200 {

@@ -2,6 +2,7 @@ package routes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -50,8 +51,8 @@ type Watcher struct {
 	wake    chan struct{}
 
 	mu           sync.Mutex
-	applications map[string]bool // to be looked at
-	secrets      map[string]bool // to be read
+	applications map[string]string // to be looked at, with their resourceVersion
+	secrets      map[string]string // that changed, likewise; empty for one that is gone
 
 	// Only Run's goroutine touches these.
 	loaded  map[string]loadedSecret
@@ -88,14 +89,15 @@ func NewWatcher(config *rest.Config, o Options) (*Watcher, error) {
 	if err != nil {
 		return nil, err
 	}
-	client, err := client.New(config, client.Options{Scheme: scheme, Mapper: Mapper()})
+	reader, err := client.New(config, client.Options{Scheme: scheme, Mapper: Mapper()})
 	if err != nil {
 		return nil, err
 	}
 	cache, err := ctrlcache.New(config, ctrlcache.Options{
 		Scheme: scheme, Mapper: Mapper(),
-		DefaultNamespaces: map[string]ctrlcache.Config{o.Namespace: {}},
-		DefaultTransform:  ctrlcache.TransformStripManagedFields(),
+		// Not DefaultNamespaces: with those, lists of what has no namespace ask the Mapper for the kind of the list, and fail.
+		ByObject:         map[client.Object]ctrlcache.ByObject{secretMetadata(): {Namespaces: map[string]ctrlcache.Config{o.Namespace: {}}}},
+		DefaultTransform: lean,
 		NewInformer: func(lw toolscache.ListerWatcher, example runtime.Object, resync time.Duration, indexers toolscache.Indexers) toolscache.SharedIndexInformer {
 			return toolscache.NewSharedIndexInformer(newPatient(lw, o.Log), example, resync, indexers)
 		},
@@ -107,12 +109,30 @@ func NewWatcher(config *rest.Config, o Options) (*Watcher, error) {
 		return nil, err
 	}
 	return &Watcher{
-		options: o, cache: cache, reader: client, wake: make(chan struct{}, 1),
-		applications: map[string]bool{}, secrets: map[string]bool{}, loaded: map[string]loadedSecret{},
+		options: o, cache: cache, reader: reader, wake: make(chan struct{}, 1),
+		applications: map[string]string{}, secrets: map[string]string{}, loaded: map[string]loadedSecret{},
 	}, nil
 }
 
-// Snapshot is the current one; nil until every Application, and every Secret that they name, was looked at once.
+// secretMetadata stands for Secrets of which only the metadata is asked for.
+func secretMetadata() *metav1.PartialObjectMetadata {
+	s := &metav1.PartialObjectMetadata{}
+	s.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
+	return s
+}
+
+// lean takes away what is not needed of an object before it is kept. "kubectl apply" writes all values of a Secret into an
+// annotation, so that they come with the metadata of Secrets that are never read.
+func lean(object any) (any, error) {
+	if s, ok := object.(*metav1.PartialObjectMetadata); ok {
+		s.ObjectMeta = metav1.ObjectMeta{Namespace: s.Namespace, Name: s.Name, UID: s.UID, ResourceVersion: s.ResourceVersion}
+		return s, nil
+	}
+	return ctrlcache.TransformStripManagedFields()(object)
+}
+
+// Snapshot is the current one; nil until every Application, and every Secret that they name, was looked at once. A Secret that
+// the API server does not give, for whatever reason of its own, was looked at; one for which it could not be asked was not.
 func (w *Watcher) Snapshot() *Snapshot { return w.current.Load() }
 
 // Application returns an Application as the watch last saw it; false if it is not there.
@@ -126,16 +146,15 @@ func (w *Watcher) Application(ctx context.Context, name string) (*v1alpha1.Appli
 
 // Run watches until ctx ends. It fails only for faults of the program.
 func (w *Watcher) Run(ctx context.Context) error {
-	metadata := &metav1.PartialObjectMetadata{}
-	metadata.SetGroupVersionKind(corev1.SchemeGroupVersion.WithKind("Secret"))
-	for object, dirty := range map[client.Object]map[string]bool{&v1alpha1.Application{}: w.applications, metadata: w.secrets} {
+	for object, dirty := range map[client.Object]map[string]string{&v1alpha1.Application{}: w.applications, secretMetadata(): w.secrets} {
 		informer, err := w.cache.GetInformer(ctx, object, ctrlcache.BlockUntilSynced(false))
 		if err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
-		mark := func(o any) { w.mark(dirty, o) }
 		if _, err := informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
-			AddFunc: mark, UpdateFunc: func(_, o any) { mark(o) }, DeleteFunc: mark,
+			AddFunc:    func(o any) { w.mark(dirty, o, false) },
+			UpdateFunc: func(_, o any) { w.mark(dirty, o, false) },
+			DeleteFunc: func(o any) { w.mark(dirty, o, true) },
 		}); err != nil {
 			return fmt.Errorf("watching: %w", err)
 		}
@@ -146,14 +165,12 @@ func (w *Watcher) Run(ctx context.Context) error {
 		if !w.cache.WaitForCacheSync(ctx) {
 			return nil
 		}
-		w.rebuild(ctx, w.all(ctx))
-		w.loop(ctx)
-		return nil
+		return w.loop(ctx)
 	})
 	return group.Wait()
 }
 
-func (w *Watcher) mark(dirty map[string]bool, object any) {
+func (w *Watcher) mark(dirty map[string]string, object any, isGone bool) {
 	if gone, ok := object.(toolscache.DeletedFinalStateUnknown); ok {
 		object = gone.Obj
 	}
@@ -161,8 +178,12 @@ func (w *Watcher) mark(dirty map[string]bool, object any) {
 	if !ok {
 		return
 	}
+	version := o.GetResourceVersion()
+	if isGone {
+		version = ""
+	}
 	w.mu.Lock()
-	dirty[o.GetName()] = true
+	dirty[o.GetName()] = version
 	w.mu.Unlock()
 	select {
 	case w.wake <- struct{}{}:
@@ -170,30 +191,34 @@ func (w *Watcher) mark(dirty map[string]bool, object any) {
 	}
 }
 
-func (w *Watcher) all(ctx context.Context) []string {
+// all are the names of all Applications.
+func (w *Watcher) all(ctx context.Context) ([]string, error) {
 	var list v1alpha1.ApplicationList
 	if err := w.cache.List(ctx, &list); err != nil {
-		w.options.Log.Error("reading the Applications from the watch failed", "error", err)
+		return nil, fmt.Errorf("reading the Applications that the watch has told of: %w", err)
 	}
 	names := make([]string, 0, len(list.Items))
 	for i := range list.Items {
 		names = append(names, list.Items[i].Name)
 	}
-	return names
+	return names, nil
 }
 
-func (w *Watcher) loop(ctx context.Context) {
+// loop keeps the Snapshot up to date until ctx ends.
+func (w *Watcher) loop(ctx context.Context) error {
 	retry := time.NewTimer(lastRetry)
 	defer retry.Stop()
 	for {
+		if err := w.rebuild(ctx); err != nil {
+			return err
+		}
 		w.schedule(retry)
 		select {
 		case <-ctx.Done():
-			return
+			return nil
 		case <-w.wake:
 		case <-retry.C:
 		}
-		w.rebuild(ctx, nil)
 	}
 }
 
@@ -211,7 +236,11 @@ func (w *Watcher) schedule(retry *time.Timer) {
 		w.retries = firstRetry
 		retry.Reset(w.retries)
 	default:
-		w.retries = min(2*w.retries, lastRetry)
+		last := lastRetry
+		if w.Snapshot() == nil { // nobody is served meanwhile
+			last = awayPause
+		}
+		w.retries = min(2*w.retries, last)
 		retry.Reset(w.retries)
 	}
 }
@@ -228,15 +257,26 @@ func (w *Watcher) knows(secrets []string) bool {
 // secret implements secretSource.
 func (w *Watcher) secret(name string) secretState { return w.loaded[name].secretState }
 
-// rebuild looks at what changed, and at names, and puts a new Snapshot in force.
-func (w *Watcher) rebuild(ctx context.Context, names []string) {
+// rebuild looks at what changed, before the first Snapshot at everything, and puts a new Snapshot in force.
+func (w *Watcher) rebuild(ctx context.Context) error {
+	before := w.Snapshot()
+	applications, secrets := map[string]bool{}, map[string]string{}
 	w.mu.Lock()
-	applications, secrets := maps.Clone(w.applications), maps.Clone(w.secrets)
+	for name := range w.applications {
+		applications[name] = true
+	}
+	maps.Copy(secrets, w.secrets)
 	clear(w.applications)
 	clear(w.secrets)
 	w.mu.Unlock()
-	for _, name := range names {
-		applications[name] = true
+	if before == nil {
+		names, err := w.all(ctx)
+		if err != nil {
+			return err
+		}
+		for _, name := range names {
+			applications[name] = true
+		}
 	}
 
 	objects := map[string]*v1alpha1.Application{}
@@ -254,14 +294,17 @@ func (w *Watcher) rebuild(ctx context.Context, names []string) {
 		}
 	}
 	for s, state := range w.loaded {
-		if secrets[s] || state.err != nil {
+		// When informers begin, and when they list anew, they tell of what was read already.
+		if version, told := secrets[s]; told && version != state.version || state.err != nil {
 			wanted[s] = true
 		}
 	}
 	changed := w.read(ctx, wanted)
-	before := w.Snapshot()
-	if ctx.Err() != nil || len(applications)+len(changed) == 0 && before != nil {
-		return
+	switch {
+	case ctx.Err() != nil, len(applications)+len(changed) == 0 && before != nil:
+		return nil
+	case before == nil && w.unasked():
+		return nil // calls go to other replicas until this one can serve them all
 	}
 	next := &Snapshot{applications: map[string]*application{}}
 	if before != nil {
@@ -289,6 +332,7 @@ func (w *Watcher) rebuild(ctx context.Context, names []string) {
 	if w.options.Changed != nil {
 		w.options.Changed(slices.Sorted(maps.Keys(applications)))
 	}
+	return nil
 }
 
 // read reads Secrets and returns the names of those whose state is another than before.
@@ -329,6 +373,18 @@ func (w *Watcher) read(ctx context.Context, names map[string]bool) map[string]bo
 		w.loaded[name] = now
 	}
 	return changed
+}
+
+// unasked says whether there are Secrets for which the API server could not be asked, or had no time.
+func (w *Watcher) unasked() bool {
+	for _, s := range w.loaded {
+		var answer apierrors.APIStatus
+		if s.err != nil && (!errors.As(s.err, &answer) || apierrors.IsTooManyRequests(s.err) || apierrors.IsServiceUnavailable(s.err) ||
+			apierrors.IsServerTimeout(s.err) || apierrors.IsTimeout(s.err)) {
+			return true
+		}
+	}
+	return false
 }
 
 // forget drops the values of Secrets that nothing names any more.
