@@ -84,6 +84,9 @@ type Credentials struct {
 	Token *TokenRequest
 	// Version of all of it.
 	Version Version
+	// Principal is who calls by them: a new password, secret or key leaves it as it is, another user, client, token endpoint
+	// or subject of a certificate does not.
+	Principal Version
 }
 
 // Reason classifies what is wrong with credentials, in one word for conditions.
@@ -133,7 +136,8 @@ type Memo map[Version]*Credentials
 // into next. Both may be nil. A failure is an *Error.
 func Parse(spec v1alpha1.Credentials, data map[string][]byte, o OAuth, previous, next Memo) (*Credentials, error) {
 	if Open(spec) {
-		return &Credentials{Kind: v1alpha1.CredentialsTypeNone, Version: VersionOf(v1alpha1.CredentialsTypeNone)}, nil
+		nobody := VersionOf(v1alpha1.CredentialsTypeNone)
+		return &Credentials{Kind: v1alpha1.CredentialsTypeNone, Version: nobody, Principal: nobody}, nil
 	}
 	if !Known(spec.Type) {
 		return nil, &Error{ReasonTypeUnknown, fmt.Sprintf("credentials.type %q is not known: use None, NoAuth, Basic, OAuth, OAuthWithCert or CertificateGen", spec.Type)}
@@ -145,7 +149,7 @@ func Parse(spec v1alpha1.Credentials, data map[string][]byte, o OAuth, previous,
 		if c, err = parse(spec, data, o); err != nil {
 			return nil, err
 		}
-		c.Kind, c.Version = spec.Type, version
+		c.Kind, c.Version, c.Principal = spec.Type, version, c.principal(spec.Type, data)
 		if c.Token != nil {
 			c.Token.Version = version
 		}
@@ -197,6 +201,24 @@ func parse(spec v1alpha1.Credentials, data map[string][]byte, o OAuth) (*Credent
 		}
 		return c, nil
 	}
+}
+
+// principal is that of credentials of a kind that were parsed from data.
+func (c *Credentials) principal(kind string, data map[string][]byte) Version {
+	fields := []string{kind}
+	identity := c.Identity
+	switch {
+	case c.Token != nil:
+		fields = append(fields, c.Token.URL, c.Token.ClientID)
+		identity = c.Token.Identity
+	case identity == nil:
+		fields = append(fields, string(data[KeyUsername]))
+	}
+	if identity != nil {
+		leaf := identity.Certificate.Leaf
+		fields = append(fields, string(leaf.RawSubject), fmt.Sprint(leaf.DNSNames, leaf.EmailAddresses, leaf.IPAddresses, leaf.URIs))
+	}
+	return VersionOf(fields...)
 }
 
 func parseToken(spec v1alpha1.Credentials, data map[string][]byte) (*TokenRequest, error) {

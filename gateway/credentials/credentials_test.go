@@ -2,10 +2,19 @@ package credentials_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"maps"
+	"math/big"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -85,13 +94,13 @@ func TestCredentialsAreParsedOrRefused(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got.Version == (credentials.Version{}) {
-				t.Error("no version")
+			if got.Version == (credentials.Version{}) || got.Principal == (credentials.Version{}) {
+				t.Error("no version, or no principal")
 			}
 			if c.token != nil {
 				c.token.Version = got.Version
 			}
-			want := &credentials.Credentials{Kind: c.kind, Header: c.header, Token: c.token, Version: got.Version}
+			want := &credentials.Credentials{Kind: c.kind, Header: c.header, Token: c.token, Version: got.Version, Principal: got.Principal}
 			if diff := cmp.Diff(want, got); diff != "" {
 				t.Error(diff)
 			}
@@ -319,5 +328,75 @@ func TestStaticCredentialsAreNotRenewable(t *testing.T) {
 	v, err := r.Resolve(t.Context(), credentials.Use{Credentials: basic})
 	if err != nil || v.Renewable() || len(v.Header) != 1 {
 		t.Errorf("%v %v", v.Header, err)
+	}
+}
+
+// certificate is a self-signed one for a subject, with its key, as a Secret holds them.
+func certificate(t *testing.T, name, host string) map[string]string {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: name}, DNSNames: []string{host}, NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return map[string]string{
+		"crt": string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})),
+		"key": string(pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: text})),
+	}
+}
+
+func TestAPrincipalStaysWithANewPasswordOrKeyAndNotWithAnotherName(t *testing.T) {
+	merge := func(data map[string]string, more ...string) map[string]string {
+		all := maps.Clone(data)
+		for i := 0; i+1 < len(more); i += 2 {
+			all[more[i]] = more[i+1]
+		}
+		return all
+	}
+	type credential struct {
+		kind, url string
+		data      map[string]string
+	}
+	basic := credential{"Basic", "", map[string]string{"username": "u", "password": "p"}}
+	oauth := credential{"OAuth", "https://t/", map[string]string{"clientId": "c", "clientSecret": "s"}}
+	mtls := credential{"CertificateGen", "", certificate(t, "a", "h")}
+	both := credential{"OAuthWithCert", "https://t/", merge(certificate(t, "a", "h"), "clientId", "c")}
+	for _, c := range []struct {
+		name  string
+		a, b  credential
+		equal bool
+	}{
+		{"Basic, another password", basic, credential{"Basic", "", merge(basic.data, "password", "q")}, true},
+		{"Basic, another user", basic, credential{"Basic", "", merge(basic.data, "username", "v")}, false},
+		{"OAuth, another secret", oauth, credential{"OAuth", oauth.url, merge(oauth.data, "clientSecret", "t")}, true},
+		{"OAuth, another client", oauth, credential{"OAuth", oauth.url, merge(oauth.data, "clientId", "d")}, false},
+		{"OAuth, another token endpoint", oauth, credential{"OAuth", "https://u/", oauth.data}, false},
+		{"CertificateGen, another key", mtls, credential{"CertificateGen", "", certificate(t, "a", "h")}, true},
+		{"CertificateGen, another subject", mtls, credential{"CertificateGen", "", certificate(t, "b", "h")}, false},
+		{"CertificateGen, another alternative name", mtls, credential{"CertificateGen", "", certificate(t, "a", "i")}, false},
+		{"OAuthWithCert, another key", both, credential{"OAuthWithCert", both.url, merge(certificate(t, "a", "h"), "clientId", "c")}, true},
+		{"OAuthWithCert, another subject", both, credential{"OAuthWithCert", both.url, merge(certificate(t, "b", "h"), "clientId", "c")}, false},
+		{"OAuthWithCert, another client", both, credential{"OAuthWithCert", both.url, merge(both.data, "clientId", "d")}, false},
+		{"another kind", basic, credential{"OAuth", "", merge(oauth.data, "username", "u")}, false},
+	} {
+		var principals [2]credentials.Version
+		for i, from := range []credential{c.a, c.b} {
+			parsed, err := credentials.Parse(v1alpha1.Credentials{Type: from.kind, AuthenticationURL: from.url}, bytesOf(from.data), credentials.OAuth{}, nil, nil)
+			if err != nil {
+				t.Fatalf("%s: %v", c.name, err)
+			}
+			principals[i] = parsed.Principal
+		}
+		if equal := principals[0] == principals[1]; equal != c.equal {
+			t.Errorf("%s: equal is %v", c.name, equal)
+		}
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
+	"k8s.io/utils/clock"
 
 	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/credentials"
@@ -54,6 +55,8 @@ type Options struct {
 	Mesh callers.Mesh
 	// Observer is told of every call; may be nil.
 	Observer Observer
+	// Clock is for the pauses between renewals of credentials; nil for the real one.
+	Clock clock.PassiveClock
 }
 
 // Engine carries calls. It is safe for concurrent use.
@@ -62,11 +65,12 @@ type Engine struct {
 	tracer   trace.Tracer
 	proxy    *httputil.ReverseProxy
 	upgrades *upgrades
+	renewals *renewals
 }
 
 // New returns an Engine.
 func New(o Options) *Engine {
-	e := &Engine{options: o, tracer: tracer(o.Tracers), upgrades: newUpgrades()}
+	e := &Engine{options: o, tracer: tracer(o.Tracers), upgrades: newUpgrades(), renewals: newRenewals(o.Clock)}
 	e.proxy = &httputil.ReverseProxy{
 		Rewrite:        rewrite,
 		Transport:      e,

@@ -107,23 +107,33 @@ func (e *Engine) send(out *http.Request, x *exchange) (*http.Response, error) {
 		e.options.Resolver.Forget(x.use, x.value) // only a session can be in it
 		return response, nil
 	}
-	again, different, err := e.renew(out.Context(), x)
+	why := renewal{x.use.Owner, x.use.Credentials.Version, response.StatusCode}
+	again, different, err := e.renew(out.Context(), x, why)
 	if err != nil {
 		discard(response)
 		return nil, &credentialsError{err}
 	}
-	if !different || !body.again() {
-		return response, nil // the next call has the new credential
+	if !different {
+		return response, nil
+	}
+	if !body.again() {
+		e.renewals.note(why, false) // for all that is known
+		return response, nil        // the next call has the new credential
 	}
 	discard(response)
 	before := renewed{x.use, x.value}
 	x.use, x.value = again.use, again.value
 	// A service refuses a session that has ended by 403. A token that has ended is refused by 401 (RFC 6750, section 3.1).
 	ended := response.StatusCode == http.StatusForbidden && before.use.Credentials.Version == again.use.Credentials.Version
-	if response, err = e.attempt(out, x, body); err == nil && ended && !refused(response) {
+	if response, err = e.attempt(out, x, body); err != nil {
+		return nil, err
+	}
+	helped := !refused(response)
+	e.renewals.note(why, helped)
+	if helped && ended {
 		e.options.Resolver.Outlived(before.use, before.value)
 	}
-	return response, err
+	return response, nil
 }
 
 func refused(r *http.Response) bool {
@@ -137,24 +147,32 @@ type renewed struct {
 }
 
 // renew forgets what was refused and obtains the credential anew, by what the Secret holds now. It says whether the
-// result differs from what was refused. A route that now leads elsewhere is not followed in the middle of a call.
-func (e *Engine) renew(ctx context.Context, x *exchange) (renewed, bool, error) {
-	e.options.Resolver.Forget(x.use, x.value)
+// result differs from what was refused. A route that now leads elsewhere is not followed in the middle of a call, and
+// whoever the Secret names now does not make a call that another one began.
+func (e *Engine) renew(ctx context.Context, x *exchange, why renewal) (renewed, bool, error) {
 	use := x.use
 	rotated := false
 	if now, err := e.find(x.address); err == nil && now.Refused == nil && now.Target.String() == x.route.Target.String() &&
 		now.Trust == x.route.Trust && now.Credentials.Kind == x.route.Credentials.Kind && now.CSRF == x.route.CSRF && now.Settings.CSRF == x.route.Settings.CSRF {
 		use = now.Use()
+		if use.Credentials.Principal != x.use.Credentials.Principal {
+			return renewed{}, false, nil
+		}
 		rotated = use.Credentials.Version != x.use.Credentials.Version
 	}
-	if !rotated && !x.value.Renewable() {
+	if !rotated && (!x.value.Renewable() || !e.renewals.may(why)) {
 		return renewed{}, false, nil
 	}
+	e.options.Resolver.Forget(x.use, x.value)
 	value, err := e.options.Resolver.Resolve(ctx, use)
 	if err != nil {
 		return renewed{}, false, err
 	}
-	return renewed{use, value}, value.Version() != x.value.Version(), nil
+	different := value.Version() != x.value.Version()
+	if !different {
+		e.renewals.note(why, false)
+	}
+	return renewed{use, value}, different, nil
 }
 
 // attempt sends the call once. The first attempt takes out as it is; the connection may still read that when the second

@@ -18,6 +18,7 @@ import (
 	"go.uber.org/goleak"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/utils/clock"
+	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/gateway/callers"
@@ -44,6 +45,7 @@ type rig struct {
 	log      *syncBuffer
 	snapshot atomic.Pointer[routes.Snapshot]
 	pool     *transport.Pool
+	clock    *clocktesting.FakePassiveClock // of pauses between renewals
 
 	applications []v1alpha1.Application
 	secrets      map[string]map[string][]byte
@@ -75,7 +77,7 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 	if len(limits) > 0 {
 		limit = limits[0]
 	}
-	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(transport.Options{}), secrets: map[string]map[string][]byte{}}
+	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(transport.Options{}), secrets: map[string]map[string][]byte{}, clock: clocktesting.NewFakePassiveClock(time.Now())}
 	through := func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper {
 		return r.pool.For(transport.Target{Host: host, Identity: identity, Trust: trust, Direct: true})
 	}
@@ -84,7 +86,7 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 	engine := proxy.New(proxy.Options{
 		Snapshot: r.snapshot.Load, Resolver: &credentials.Resolver{Tokens: manager, Sessions: sessions}, Transports: r.pool,
 		Mesh:    callers.Mesh{Proxies: []netip.Prefix{netip.MustParsePrefix("127.0.0.0/8")}},
-		Timeout: limit.target, RequestTimeout: limit.request, Tracers: tracers,
+		Timeout: limit.target, RequestTimeout: limit.request, Tracers: tracers, Clock: r.clock,
 		Log: slog.New(slog.NewJSONHandler(r.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 	})
 	r.engine = engine
@@ -103,6 +105,9 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 	})
 	return r
 }
+
+// pass lets time pass between renewals of credentials.
+func (r *rig) pass(d time.Duration) { r.clock.SetTime(r.clock.Now().Add(d)) }
 
 // serve starts a server that speaks HTTP/1.1 and HTTP/2 without TLS, as the gateway's ports do.
 func serve(h http.Handler) *httptest.Server {

@@ -111,6 +111,7 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 		// A redirect would carry the client's secret to whatever host the answer names.
 		CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse },
 	}
+	asked := m.options.Clock.Now() // a token's life begins before its answer is here
 	response, err := client.Do(request)
 	if err != nil {
 		return fail(r, 0, fmt.Sprintf("failed to make a request to '%s'", credentials.PrintableURL(r.URL)), transport.Cause(err))
@@ -137,10 +138,10 @@ func (m *Manager) fetch(ctx context.Context, r credentials.TokenRequest) (cache.
 	if token == "" || !credentials.ValidHeaderValue(token) {
 		return fail(r, response.StatusCode, fmt.Sprintf("failed to unmarshal token response body: the answer of %s holds no usable access_token", credentials.PrintableURL(r.URL)), nil)
 	}
-	return lifetime(token, m.options.Clock.Now(), answer.ExpiresIn), nil
+	return lifetime(token, asked, answer.ExpiresIn), nil
 }
 
-// lifetime says until when a token serves. seconds is what the answer said; none, or nonsense, gives the default.
+// lifetime says until when a token serves that was given, at the earliest, at a time. seconds is what the answer said; none, or nonsense, gives the default.
 func lifetime(token secret.Value, now time.Time, seconds int64) cache.Fetched[secret.Value] {
 	life := defaultLife
 	if seconds > 0 {

@@ -128,6 +128,27 @@ func TestFailuresAreTheCallersToSeeAndHoldTheNextCallsBackForAWhile(t *testing.T
 	}
 }
 
+func TestATokensLifeBeginsWhenItIsAskedFor(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const slow = 3 * time.Second
+		e := &endpoint{answer: func(n int) (int, string) {
+			time.Sleep(slow)
+			return 200, fmt.Sprintf(`{"access_token":"t%d","expires_in":10}`, n)
+		}}
+		m := New(Options{Transports: func(string, *credentials.Identity, credentials.Trust) http.RoundTripper { return e }, Timeout: time.Minute, Clock: clock.RealClock{}})
+		defer m.Close()
+		asked := time.Now()
+		if _, err := m.Token(t.Context(), request("OAuth")); err != nil || time.Since(asked) != slow {
+			t.Fatal(err, time.Since(asked))
+		}
+		time.Sleep(10*time.Second - margin - time.Since(asked))
+		// It has ended: this call waits for another one.
+		if token, err := m.Token(t.Context(), request("OAuth")); err != nil || token.Reveal() != "t2" {
+			t.Errorf("%s %v", token.Reveal(), err)
+		}
+	})
+}
+
 func TestVerifiedAndUnverifiedTokensAreKeptApart(t *testing.T) {
 	e := &endpoint{answer: func(n int) (int, string) { return 200, fmt.Sprintf(`{"access_token":"t%d"}`, n) }}
 	m := New(Options{Transports: func(string, *credentials.Identity, credentials.Trust) http.RoundTripper { return e }, Timeout: time.Second, Clock: clock.RealClock{}})
