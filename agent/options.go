@@ -111,7 +111,7 @@ var Variables = []Variable{
 		o.IntegrationNamespace = s
 		return label(s)
 	}},
-	{"APP_PRUNE_GUARD_COUNT", strconv.Itoa(plan.DefaultGuardCount), "a whole number from 1", "of more Applications than that, and of more than the share, a loss is large: it has to be confirmed before it is believed", func(o *Options, s string) (err error) {
+	{"APP_PRUNE_GUARD_COUNT", strconv.Itoa(plan.DefaultGuardCount), "a whole number from 1", "of more Applications than that, and of more than the share, a loss is large: it has to be confirmed before it is believed; the same holds for the credentials of bundles", func(o *Options, s string) (err error) {
 		o.Guard.Count, err = atLeastOne(s)
 		return err
 	}},

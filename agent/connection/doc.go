@@ -69,6 +69,6 @@ type Result struct {
 	Failures, NotReady []compassv1alpha1.FailedApplication
 	// Missing tells of Applications that are kept until further snapshots confirm their absence.
 	Missing []compassv1alpha1.MissingApplications
-	// PruneBlocked says why Applications were kept that the snapshot does not name; empty if none was.
+	// PruneBlocked says why Applications, or credentials, were kept that the snapshot does not name; empty if none were.
 	PruneBlocked string
 }

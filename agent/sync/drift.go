@@ -26,10 +26,12 @@ type memory struct {
 	// former are the Applications of which Director does not tell all, as they were meant to be: what a user wrote over
 	// pending credentials, or over hidden client ids, cannot be asked for again.
 	former map[string]*v1alpha1.Application
+	// withheld are losses of credentials that were not believed.
+	withheld map[plan.Loss]bool
 }
 
 func remember(snap director.Snapshot, p plan.Plan) memory {
-	m := memory{labels: snap.RuntimeLabels, systems: map[string]director.Application{}, former: map[string]*v1alpha1.Application{}}
+	m := memory{labels: snap.RuntimeLabels, systems: map[string]director.Application{}, former: map[string]*v1alpha1.Application{}, withheld: p.Withheld}
 	byID := make(map[string]*director.Application, len(snap.Applications))
 	for i := range snap.Applications {
 		byID[snap.Applications[i].ID] = &snap.Applications[i]
@@ -40,13 +42,12 @@ func remember(snap director.Snapshot, p plan.Plan) memory {
 			continue
 		}
 		m.systems[step.Name] = *system
-		if system.AuthsUnknown {
-			m.former[step.Name] = step.Wanted
-		}
+		known := !system.AuthsUnknown
 		for _, bundle := range system.Bundles {
-			if bundle.AuthPending {
-				m.former[step.Name] = step.Wanted
-			}
+			known = known && !bundle.AuthPending && (step.Observed == nil || !p.Withheld[plan.Loss{Application: step.Observed.UID, Bundle: bundle.ID}])
+		}
+		if !known {
+			m.former[step.Name] = step.Wanted
 		}
 	}
 	return m
@@ -104,7 +105,7 @@ func (s *Syncer) Repair(ctx context.Context, name string) (bool, error) {
 // observe reads one Application and the Secrets that it may have. Going says that it is being deleted: it is created again
 // when it is gone.
 func (s *Syncer) observe(ctx context.Context, reader client.Reader, name string, system director.Application) (observed plan.Observed, going bool, err error) {
-	observed.Former = s.last.former
+	observed.Former, observed.Withheld = s.last.former, s.last.withheld
 	var app v1alpha1.Application
 	err = reader.Get(ctx, client.ObjectKey{Name: name}, &app)
 	switch {

@@ -318,6 +318,65 @@ func TestClientsThatCompassHidesStay(t *testing.T) {
 	}
 }
 
+func TestALossOfCredentialsThatIsNotBelievedLeavesThemInPlace(t *testing.T) {
+	two := func(auth *director.Auth) director.Snapshot {
+		app := systems.Shop()
+		second := app.Bundles[0]
+		second.ID, second.Name = systems.Bundle2, "Bundle Two"
+		app.Bundles = append(app.Bundles, second)
+		if auth == nil {
+			app.Description = "without credentials"
+			app.Bundles[0].Auth, app.Bundles[1].Auth = nil, nil
+		}
+		return systems.Whole(app)
+	}
+	c := newCluster(t)
+	c.sync(two(systems.Shop().Bundles[0].Auth))
+	before := c.content()
+	result, writes := c.sync(two(nil))
+	if diff := cmp.Diff([]string{"apply application mp-shop", "apply status application mp-shop"}, writes); diff != "" {
+		t.Errorf("writes:\n%s", diff)
+	}
+	if !strings.HasPrefix(result.PruneBlocked, "none of the 2 bundles with credentials has them in Compass any more") || result.Ready != 0 || len(result.NotReady) != 1 {
+		t.Errorf("result %+v", result)
+	}
+	want := before["application mp-shop"]
+	want.held = strings.Replace(want.held, "Description not provided", "without credentials", 1)
+	before["application mp-shop"] = want
+	same := func() {
+		t.Helper()
+		after := c.content()
+		for name, is := range after {
+			if diff := cmp.Diff(before[name].held, is.held); diff != "" {
+				t.Errorf("%s: %s", name, diff)
+			}
+		}
+		if len(after) != len(before) {
+			t.Errorf("%d objects, before %d", len(after), len(before))
+		}
+	}
+	same()
+	if _, writes := c.sync(two(nil)); len(writes) != 0 {
+		t.Errorf("a quiet sync writes %v", writes)
+	}
+	// What somebody changes is repaired to the same end.
+	app := c.application("mp-shop")
+	app.Spec.Services[0].Entries[0].Credentials = v1alpha1.Credentials{}
+	c.must(c.Update(t.Context(), app))
+	if repaired, writes := c.repair("mp-shop"); !repaired || len(writes) != 2 {
+		t.Errorf("repaired %v, writes %v", repaired, writes)
+	}
+	same()
+	if result, _ := c.sync(two(systems.Shop().Bundles[0].Auth)); result.Ready != 1 || result.PruneBlocked != "" {
+		t.Errorf("result after recovery %+v", result)
+	}
+	c.confirmDeletions()
+	c.sync(two(nil))
+	if left := c.secretNames(); len(left) != 0 {
+		t.Errorf("Secrets %v are left although their end was confirmed", left)
+	}
+}
+
 func TestHeadersThatAreAllThereIsStayWhileCompassHidesThem(t *testing.T) {
 	c := newCluster(t)
 	system := systems.WithAuth(nil)

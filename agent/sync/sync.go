@@ -46,6 +46,7 @@ type Syncer struct {
 
 	mu       stdsync.Mutex
 	absences plan.Absences
+	losses   plan.Losses
 	recalled []compassv1alpha1.MissingApplications // not looked at yet
 	last     memory
 }
@@ -63,7 +64,7 @@ func (s *Syncer) Sync(ctx context.Context, snap director.Snapshot) (apply.Result
 	result, err := s.applier().Apply(ctx, p)
 	// Only what was seen through counts as a confirmation.
 	if err == nil {
-		s.absences = p.Absences
+		s.absences, s.losses = p.Absences, p.Losses
 	}
 	return result, err
 }
@@ -96,7 +97,7 @@ func (s *Syncer) plan(ctx context.Context, snap director.Snapshot) (plan.Plan, e
 	if s.recalled != nil {
 		s.absences, s.recalled = plan.Recall(s.recalled, applications.Items), nil
 	}
-	return plan.New(snap, plan.Observed{Applications: applications.Items, Secrets: secrets.Items, Former: s.last.former}, s.settings(), s.absences), nil
+	return plan.New(snap, plan.Observed{Applications: applications.Items, Secrets: secrets.Items, Former: s.last.former, Losses: s.losses}, s.settings(), s.absences), nil
 }
 
 func (s *Syncer) settings() plan.Settings {

@@ -50,13 +50,13 @@ func convertApplication(raw rawApplication, out *Application) error {
 	return nil
 }
 
-// convertBundle converts all but APIs and events.
-func convertBundle(raw rawBundle, runtimeID string) (Bundle, error) {
+// convertBundle converts all but APIs and events. Doubt is why what is null here need not be nothing; empty if that is plain.
+func convertBundle(raw rawBundle, runtimeID string) (out Bundle, doubt string, err error) {
 	auth, err := convertAuth(raw.DefaultInstanceAuth)
 	if err != nil {
-		return Bundle{}, err
+		return Bundle{}, "", err
 	}
-	out := Bundle{
+	out = Bundle{
 		ID:                raw.Id,
 		Name:              raw.Name,
 		Description:       deref(raw.Description),
@@ -64,22 +64,27 @@ func convertBundle(raw rawBundle, runtimeID string) (Bundle, error) {
 		Auth:              auth,
 	}
 	if auth != nil {
-		return out, nil
+		return out, "", nil
 	}
 	// Who may see auths gets a list here, if an empty one; who may not gets null for them and for the credentials.
-	out.AuthPending = raw.InstanceAuths == nil
+	if raw.InstanceAuths == nil {
+		out.AuthPending = true
+		return out, "instanceAuths: " + errNull.Error(), nil
+	}
 	// Director puts the runtime's own instance auth in the place of the bundle's, whatever its state: what is null for
-	// now must not be taken for a bundle that is open.
+	// now must not be taken for a bundle that is open. One that is PENDING or FAILED has no credentials, and one that is UNUSED
+	// need not have had any. One that SUCCEEDED has them.
+	unissued := false
 	for _, own := range raw.InstanceAuths {
-		if deref(own.RuntimeID) != runtimeID {
-			continue
-		}
-		switch own.Status.Condition {
-		case query.BundleInstanceAuthStatusConditionPending, query.BundleInstanceAuthStatusConditionFailed:
+		if deref(own.RuntimeID) == runtimeID {
 			out.AuthPending = true
+			unissued = unissued || own.Status.Condition != query.BundleInstanceAuthStatusConditionSucceeded
 		}
 	}
-	return out, nil
+	if out.AuthPending && !unissued {
+		return out, "defaultInstanceAuth: null, although the runtime has credentials of its own", nil
+	}
+	return out, "", nil
 }
 
 func convertAuth(raw *query.AuthFields) (*Auth, error) {

@@ -212,9 +212,12 @@ func (r *reader) bundles(ctx context.Context, raw rawApplication) ([]rawBundle, 
 
 // bundle reads what is missing of one bundle, and converts it.
 func (r *reader) bundle(ctx context.Context, applicationID string, raw rawBundle) (Bundle, error) {
-	out, err := convertBundle(raw, r.runtimeID)
+	out, doubt, err := convertBundle(raw, r.runtimeID)
 	if err != nil {
 		return Bundle{}, &defect{reason: fmt.Sprintf("bundle %s: %v", raw.Id, err)}
+	}
+	if doubt != "" {
+		r.doubt(applicationID, fmt.Sprintf("bundle %s: %s", raw.Id, doubt))
 	}
 	apis, err := r.apis(ctx, applicationID, raw)
 	if err != nil {

@@ -109,8 +109,8 @@ func TestASnapshotHasEveryFieldThatDirectorSends(t *testing.T) {
 		"additionalQueryParams": object{"region": []any{"eu"}},
 		"requestAuth":           object{"csrf": object{"tokenEndpointURL": "https://shop.example.com/csrf"}},
 	}
-	pending, failed, foreign, hidden := bundle(6, nil, nil), bundle(7, nil, nil), bundle(8, nil, nil), bundle(9, nil, nil)
-	hidden["instanceAuths"] = nil
+	pending, failed, foreign, unused := bundle(6, nil, nil), bundle(7, nil, nil), bundle(8, nil, nil), bundle(9, nil, nil)
+	unused["instanceAuths"] = auths("UNUSED", runtimeID)
 	pending["instanceAuths"], failed["instanceAuths"] = auths("PENDING", runtimeID), auths("FAILED", runtimeID)
 	foreign["instanceAuths"] = auths("PENDING", "another-runtime")
 
@@ -119,7 +119,7 @@ func TestASnapshotHasEveryFieldThatDirectorSends(t *testing.T) {
 		withAuth(3, object{"credential": object{"__typename": "CertificateOAuthCredentialData", "clientId": "c", "certificate": "PEM", "url": "https://idp.example.com"}}),
 		withAuth(4, object{"credential": object{"__typename": "PasskeyCredentialData"}}),
 		withAuth(5, object{"credential": nil}),
-		pending, failed, foreign, hidden,
+		pending, failed, foreign, unused,
 	)
 	a["providerName"], a["description"], a["auths"] = "ACME", "a shop", []any{object{"id": "auth-1"}, object{"id": "auth-2"}}
 
@@ -328,24 +328,60 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 }
 
 func TestWhatDirectorHidesIsNotTakenForNothing(t *testing.T) {
-	a := app(1)
-	a["auths"] = nil
-	got, err := (&inventory{apps: []object{a, app(2)}}).start(t).Snapshot(t.Context(), runtimeID)
-	if err != nil {
-		t.Fatal(err)
+	own := func(n int, conditions ...string) object {
+		b, auths := bundle(n, nil, nil), []any{}
+		for _, condition := range conditions {
+			auths = append(auths, object{"runtimeID": runtimeID, "status": object{"condition": condition}})
+		}
+		b["instanceAuths"], b["defaultInstanceAuth"] = auths, nil
+		return b
 	}
-	labels := map[string]any{"managed": "false"}
-	want := director.Snapshot{
-		RuntimeLabels: map[string]any{"isNormalized": "true"},
-		Applications: []director.Application{
-			{ID: "app-00001", Name: "mp-app-1", Labels: labels, Status: "CONNECTED", AuthsUnknown: true},
-			{ID: "app-00002", Name: "mp-app-2", Labels: labels, Status: "CONNECTED"},
+	hidden := bundle(1, nil, nil)
+	hidden["instanceAuths"] = nil
+	for name, test := range map[string]struct {
+		change func(app object)
+		want   director.Application
+		// doubt makes the snapshot incomplete.
+		doubt string
+	}{
+		"no auths": {func(a object) { a["auths"] = nil }, director.Application{AuthsUnknown: true}, "auths: null instead of a list"},
+		"no instance auths": {
+			func(a object) { a["bundles"] = []object{hidden} },
+			director.Application{Bundles: []director.Bundle{{ID: "bundle-00001", Name: "Bundle 1", AuthPending: true}}},
+			"bundle bundle-00001: instanceAuths: null instead of a list",
 		},
-		Incomplete: "application app-00001: auths: null instead of a list",
-		Queries:    1,
-	}
-	if diff := cmp.Diff(want, got); diff != "" {
-		t.Errorf("snapshot (-want +got):\n%s", diff)
+		"no credentials though the runtime's own were issued": {
+			func(a object) { a["bundles"] = []object{own(1, "SUCCEEDED"), own(2)} },
+			director.Application{Bundles: []director.Bundle{{ID: "bundle-00001", Name: "Bundle 1", AuthPending: true}, {ID: "bundle-00002", Name: "Bundle 2"}}},
+			"bundle bundle-00001: defaultInstanceAuth: null, although the runtime has credentials of its own",
+		},
+		"no credentials, as those that were issued are not the first": {
+			func(a object) { a["bundles"] = []object{own(1, "PENDING", "SUCCEEDED")} },
+			director.Application{Bundles: []director.Bundle{{ID: "bundle-00001", Name: "Bundle 1", AuthPending: true}}}, "",
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			a := app(1)
+			test.change(a)
+			got, err := (&inventory{apps: []object{a, app(2)}}).start(t).Snapshot(t.Context(), runtimeID)
+			if err != nil {
+				t.Fatal(err)
+			}
+			labels := map[string]any{"managed": "false"}
+			test.want.ID, test.want.Name, test.want.Labels, test.want.Status = "app-00001", "mp-app-1", labels, "CONNECTED"
+			want := director.Snapshot{
+				RuntimeLabels: map[string]any{"isNormalized": "true"},
+				Applications:  []director.Application{test.want, {ID: "app-00002", Name: "mp-app-2", Labels: labels, Status: "CONNECTED"}},
+				Complete:      test.doubt == "",
+				Queries:       1,
+			}
+			if test.doubt != "" {
+				want.Incomplete = "application app-00001: " + test.doubt
+			}
+			if diff := cmp.Diff(want, got); diff != "" {
+				t.Errorf("snapshot (-want +got):\n%s", diff)
+			}
+		})
 	}
 }
 

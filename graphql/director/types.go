@@ -58,11 +58,11 @@ type Bundle struct {
 	Description string
 	// AuthRequestSchema is a JSON schema as a string; nil if there is none.
 	AuthRequestSchema *string
-	// Auth is nil when the bundle has none, or when this runtime's own is still PENDING.
+	// Auth is nil when the bundle has none, or when this runtime's own is not there.
 	Auth *Auth
 	// AuthPending says that Auth is nil only because this runtime's own instance auth was requested and is not there
-	// (yet), or because Director hides auths from us (scope bundle.instance_auths:read lost): the bundle need not be
-	// open, its credentials are unknown.
+	// (yet, or any more, or although it should be), or because Director hides auths from us (scope bundle.instance_auths:read
+	// lost): the bundle need not be open, its credentials are unknown.
 	AuthPending bool
 	APIs        []API   `validate:"dive"`
 	Events      []Event `validate:"dive"`

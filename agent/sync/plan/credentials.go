@@ -46,8 +46,11 @@ type access struct {
 func (access) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 // bundleAccess maps what Director says about a bundle's credentials. Former is the bundle's service as the cluster
-// holds it, or nil.
-func bundleAccess(application string, bundle director.Bundle, former *v1alpha1.Service) access {
+// holds it, or nil. Withheld says that Director's word is not believed.
+func bundleAccess(application string, bundle director.Bundle, former *v1alpha1.Service, withheld bool) access {
+	if withheld {
+		return pendingAccess(application, bundle, former).unfit(ReasonPendingRemoval, removalPending)
+	}
 	if bundle.AuthPending {
 		return pendingAccess(application, bundle, former)
 	}
@@ -145,6 +148,9 @@ func unknownAccess(typename string) access {
 	a := access{entry: v1alpha1.Credentials{Type: name}}
 	return a.unfit(ReasonUnknownCredentials, fmt.Sprintf("credentials of type %q are not supported", typename))
 }
+
+const removalPending = "Compass names no credentials any more, or less of them; the former ones are kept until that is confirmed: by further answers, or by the annotation " +
+	v1alpha1.ConfirmDeletionAnnotation + "=" + v1alpha1.DeletionConfirmed
 
 // pendingAccess keeps the credentials that the bundle had before, but only those that a former sync stored: what
 // somebody else wrote into the entries is not made to last.

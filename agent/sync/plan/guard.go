@@ -68,9 +68,26 @@ type Absence struct {
 	Held bool
 }
 
+// again is the Absence after one more complete snapshot, at the time now; of the zero value it is the first.
+func (a Absence) again(now time.Time) Absence {
+	if a.Count == 0 {
+		a.Since = now
+	}
+	a.Count++
+	return a
+}
+
+// confirmed says that enough snapshots over enough time missed it.
+func (a Absence) confirmed(guard Guard, now time.Time) bool {
+	return a.Count >= guard.Confirmations && now.Sub(a.Since) >= guard.Span
+}
+
 // Absences are the Applications that are missing. They live in memory; what Plan.Missing tells of them outlives it. That a
 // loss was large is told by the Application's status, too.
 type Absences map[types.UID]Absence
+
+// confirm is what a person can do who does not want to wait.
+const confirm = "run kubectl annotate applications NAME... " + v1alpha1.ConfirmDeletionAnnotation + "=" + v1alpha1.DeletionConfirmed
 
 // prune plans for the Applications that came from Compass and that the snapshot does not name.
 func (p *planner) prune(snap director.Snapshot, before Absences) {
@@ -100,7 +117,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	}
 	if !snap.Complete {
 		p.plan.Kept = len(absent)
-		p.plan.PruneBlocked = fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", Names(absent), snap.Incomplete)
+		p.block(fmt.Sprintf("the answer of Compass was incomplete, so what it does not name is kept: %s; Compass: %s", Names(absent), snap.Incomplete))
 		return
 	}
 
@@ -110,20 +127,12 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	var keep []*v1alpha1.Application
 	fewest, latest := guard.Confirmations, p.settings.Now
 	for _, app := range absent {
-		absence, known := before[app.UID]
-		if !known {
-			absence.Since = p.settings.Now
-		}
-		absence.Count++
+		absence := before[app.UID].again(p.settings.Now)
 		renamed := ids[app.Spec.CompassMetadata.ApplicationID]
 		absence.Held = !renamed && (large || absence.Held || pendingDeletion(app))
 		p.plan.Absences[app.UID] = absence
-		confirmed := absence.Count >= guard.Confirmations && p.settings.Now.Sub(absence.Since) >= guard.Span
-		if absence.Held && !deletionConfirmed(app) && (lost == all || !confirmed) {
-			keep, fewest = append(keep, app), min(fewest, absence.Count)
-			if absence.Since.Add(guard.Span).After(latest) {
-				latest = absence.Since.Add(guard.Span)
-			}
+		if absence.Held && !deletionConfirmed(app) && (lost == all || !absence.confirmed(guard, p.settings.Now)) {
+			keep, fewest, latest = append(keep, app), min(fewest, absence.Count), later(latest, absence.Since.Add(guard.Span))
 			continue
 		}
 		why := "Compass does not name it any more"
@@ -138,13 +147,14 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 		return
 	}
 	p.plan.Kept, p.plan.Missing = len(keep), missing(keep, p.plan.Absences)
+	var why string
 	if lost == all {
-		p.plan.PruneBlocked = fmt.Sprintf("none of the %d Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; if the systems are really gone, ", all)
+		why = fmt.Sprintf("none of the %d Applications is in Compass any more, which is not believed without your word: look at the formations of this runtime; if the systems are really gone, ", all)
 	} else {
-		p.plan.PruneBlocked = fmt.Sprintf("%d of %d Applications are no longer in Compass, which is too many to believe at once; they are deleted when %d complete answers in a row miss them (%d so far), not before %s; if the systems are really gone and you do not want to wait, ",
+		why = fmt.Sprintf("%d of %d Applications are no longer in Compass, which is too many to believe at once; they are deleted when %d complete answers in a row miss them (%d so far), not before %s; if the systems are really gone and you do not want to wait, ",
 			len(keep), all, guard.Confirmations, fewest, latest.UTC().Format(time.RFC3339))
 	}
-	p.plan.PruneBlocked += fmt.Sprintf("run kubectl annotate applications NAME... %s=%s; kept: %s", v1alpha1.ConfirmDeletionAnnotation, v1alpha1.DeletionConfirmed, Names(keep))
+	p.block(why + confirm + "; kept: " + Names(keep))
 	for _, app := range keep {
 		p.plan.Steps = append(p.plan.Steps, Step{
 			Action: Keep, Name: app.Name, ID: app.Spec.CompassMetadata.ApplicationID, System: app.Name, Observed: app,

@@ -1,7 +1,9 @@
 package plan
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"sort"
 	"strings"
 
@@ -44,8 +46,9 @@ type wantedSecret struct {
 func (wantedSecret) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 // mapApplication computes what the cluster should hold for a system. Former is the Application as it is, or nil; only
-// for what Director does not tell does it matter.
-func mapApplication(name string, app director.Application, former *v1alpha1.Application, gateway string, skipVerify bool) wanted {
+// for what Director does not tell does it matter. Withheld are the ids of bundles of whose credentials Director's word is not
+// believed.
+func mapApplication(name string, app director.Application, former *v1alpha1.Application, withheld []string, gateway string, skipVerify bool) wanted {
 	w := wanted{
 		application: &v1alpha1.Application{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}},
@@ -70,8 +73,9 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 	unfitReason := ""
 	stored := false
 	for _, bundle := range app.Bundles {
-		a := bundleAccess(name, bundle, formerService(former, bundle.ID))
-		if len(bundle.APIs) == 0 {
+		held := slices.Contains(withheld, bundle.ID)
+		a := bundleAccess(name, bundle, formerService(former, bundle.ID), held)
+		if len(bundle.APIs) == 0 && !held {
 			a = access{} // nobody could use it
 		}
 		w.addSecrets(name, bundle.ID, a)
@@ -79,13 +83,17 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 		switch {
 		case a.reason != "":
 			unfit = append(unfit, fmt.Sprintf("bundle %q: %s", bundle.Name, a.message))
-			if unfitReason == "" {
-				unfitReason = a.reason
-			}
+			unfitReason = cmp.Or(unfitReason, a.reason)
 		case a.message != "":
 			notes = append(notes, fmt.Sprintf("bundle %q: %s", bundle.Name, a.message))
 		}
 		w.application.Spec.Services = append(w.application.Spec.Services, service(name, bundle, a, gateway, room))
+	}
+	for _, id := range withheld {
+		w.kept[credentialsSecretName(name, id)], w.kept[parametersSecretName(name, id)] = true, true
+		if !slices.ContainsFunc(app.Bundles, func(b director.Bundle) bool { return b.ID == id }) {
+			unfit, unfitReason = append(unfit, fmt.Sprintf("bundle %s: %s", id, removalPending)), cmp.Or(unfitReason, ReasonPendingRemoval)
+		}
 	}
 	room.describeEntries(w.application.Spec.Services, app.Bundles)
 
@@ -180,7 +188,7 @@ func invalid(name string, app director.Application) (reason, message string) {
 				return ReasonInvalidData, fmt.Sprintf("bundle %q, API %q: the target URL is empty", bundle.Name, api.Name)
 			}
 		}
-		if a := bundleAccess(name, bundle, nil); a.data == nil && a.parameters == nil {
+		if a := bundleAccess(name, bundle, nil, false); a.data == nil && a.parameters == nil {
 			continue
 		}
 		if wrong := validation.IsDNS1123Subdomain(credentialsSecretName(name, bundle.ID)); len(wrong) > 0 {

@@ -22,7 +22,7 @@ var credentialValues = cmp.Transformer("reveal", func(v secret.Value) string { r
 func ptr(s string) *string { return &s }
 
 func TestASystemBecomesTheApplicationOfTheDocumentedExample(t *testing.T) {
-	w := mapApplication("mp-shop", systems.Shop(), nil, systems.Gateway, false)
+	w := mapApplication("mp-shop", systems.Shop(), nil, nil, systems.Gateway, false)
 	got := toJSON(t, w.application)
 	text, err := os.ReadFile("testdata/shop.yaml")
 	if err != nil {
@@ -45,7 +45,7 @@ func TestASystemBecomesTheApplicationOfTheDocumentedExample(t *testing.T) {
 }
 
 func TestASystemWithoutBundlesHasTheDefaults(t *testing.T) {
-	w := mapApplication("mp-empty", director.Application{ID: "id", Name: "Empty"}, nil, systems.Gateway, true)
+	w := mapApplication("mp-empty", director.Application{ID: "id", Name: "Empty"}, nil, nil, systems.Gateway, true)
 	want := `{"apiVersion":"applicationconnector.kyma-project.io/v1alpha1","kind":"Application",` +
 		`"metadata":{"name":"mp-empty","labels":{"applicationconnector.kyma-project.io/managed-by":"compass-runtime-agent"}},` +
 		`"spec":{"description":"Description not provided","skipVerify":true,"encodeUrl":false,"labels":{"connected-app":"mp-empty"},"displayName":"","providerDisplayName":"","longDescription":"",` +
@@ -174,7 +174,7 @@ func TestEveryKindOfCredentials(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			bundle := director.Bundle{ID: systems.Bundle1, Name: "b", Auth: test.auth, AuthPending: test.pending}
-			got := bundleAccess("mp-shop", bundle, test.former)
+			got := bundleAccess("mp-shop", bundle, test.former, false)
 			if diff := cmp.Diff(test.want, got, cmp.AllowUnexported(access{}), credentialValues); diff != "" {
 				t.Errorf("want (-), got (+):\n%s", diff)
 			}
@@ -185,7 +185,7 @@ func TestEveryKindOfCredentials(t *testing.T) {
 func TestABundleWithoutAPIsGetsNoSecret(t *testing.T) {
 	app := systems.Shop()
 	app.Bundles[0].APIs = nil
-	if w := mapApplication("mp-shop", app, nil, systems.Gateway, false); len(w.secrets) != 0 || w.credentialReady.Reason != ReasonNoCredentials {
+	if w := mapApplication("mp-shop", app, nil, nil, systems.Gateway, false); len(w.secrets) != 0 || w.credentialReady.Reason != ReasonNoCredentials {
 		t.Errorf("secrets %v, credentials %v", sortedKeys(w.secrets), w.credentialReady)
 	}
 }
@@ -195,7 +195,7 @@ func TestALongAPINameIsCutInTheURLAndNowhereElse(t *testing.T) {
 	long := "API " + string(make95())
 	app.Bundles[0].APIs[0].Name = long
 	app.Bundles[0].AuthRequestSchema = ptr(`{"type":"object"}`)
-	service := mapApplication("mp-shop", app, nil, systems.Gateway, false).application.Spec.Services[0]
+	service := mapApplication("mp-shop", app, nil, nil, systems.Gateway, false).application.Spec.Services[0]
 	if got, want := service.Entries[0].CentralGatewayURL, systems.Gateway+"/mp-shop/bundle-one/api-"+string(make95()[:53]); got != want {
 		t.Errorf("URL %q, want %q", got, want)
 	}

@@ -40,6 +40,10 @@ type Observed struct {
 	// Former are Applications of which Director does not tell all, as a former sync meant them to be, by name. They count
 	// more than what is observed: of what stays as it is, somebody may have changed what is observed. May be nil.
 	Former map[string]*v1alpha1.Application
+	// Losses are those of the plan before; may be nil.
+	Losses Losses
+	// Withheld, if it is not nil, is what a former plan decided about losses, and is not decided anew.
+	Withheld map[Loss]bool
 }
 
 // Action is what a step does to an object.
@@ -116,9 +120,10 @@ type Plan struct {
 	Failures []Failure
 	// Total is how many systems Compass named.
 	Total int
-	// Kept is how many Applications stay although Compass does not name them; PruneBlocked says why, and is empty if
-	// there are none.
+	// Kept is how many Applications stay although Compass does not name them, and Withheld are the bundles whose Secrets do;
+	// PruneBlocked says why, and is empty if there are neither.
 	Kept         int
+	Withheld     map[Loss]bool
 	PruneBlocked string
 	// Missing tells of those of Kept that wait for further answers.
 	Missing []compassv1alpha1.MissingApplications
@@ -126,6 +131,8 @@ type Plan struct {
 	Incomplete string
 	// Absences is the Guard's memory, to be handed to the next plan.
 	Absences Absences
+	// Losses is the Guard's memory of credentials, to be handed to the next plan.
+	Losses Losses
 }
 
 // New computes what has to be done so that the cluster holds what the snapshot says. It is a pure function of its
@@ -140,6 +147,7 @@ func New(snap director.Snapshot, observed Observed, settings Settings, absences 
 		claimed:  map[string]bool{},
 		former:   observed.Former,
 		named:    map[string]bool{},
+		withheld: map[types.UID][]string{},
 		plan:     Plan{Total: len(snap.Applications) + len(snap.Invalid)},
 	}
 	if !snap.Complete {
@@ -156,6 +164,12 @@ func New(snap director.Snapshot, observed Observed, settings Settings, absences 
 
 	applications := slices.Clone(snap.Applications)
 	slices.SortStableFunc(applications, func(a, b director.Application) int { return strings.Compare(a.ID, b.ID) })
+	if p.plan.Withheld = observed.Withheld; p.plan.Withheld == nil {
+		p.withhold(snap, applications, observed.Losses)
+	}
+	for loss := range p.plan.Withheld {
+		p.withheld[loss.Application] = append(p.withheld[loss.Application], loss.Bundle)
+	}
 	var failures []Failure
 	for _, app := range applications {
 		if failure := p.application(app, ApplicationName(app.Name, snap.RuntimeLabels)); failure != nil {
@@ -189,7 +203,9 @@ type planner struct {
 	former  map[string]*v1alpha1.Application
 	// named are the ids of all systems that Compass names.
 	named map[string]bool
-	plan  Plan
+	// withheld are the ids of the bundles of each Application whose losses are not believed.
+	withheld map[types.UID][]string
+	plan     Plan
 }
 
 func (p *planner) look(observed Observed) {
@@ -228,11 +244,15 @@ func (p *planner) application(app director.Application, name string) *Failure {
 		return &Failure{app.ID, app.Name, ReasonNameTaken, nameTaken(name)}
 	}
 
+	var withheld []string
+	if existing != nil {
+		withheld = slices.Sorted(slices.Values(p.withheld[existing.UID]))
+	}
 	former := existing
 	if meant := p.former[name]; meant != nil && existing != nil && meant.Spec.CompassMetadata.ApplicationID == app.ID {
 		former = meant
 	}
-	w := mapApplication(name, app, former, p.settings.GatewayURL, p.settings.SkipVerify)
+	w := mapApplication(name, app, former, withheld, p.settings.GatewayURL, p.settings.SkipVerify)
 	step := Step{
 		Action: Create, Name: name, ID: app.ID, System: app.Name, Wanted: w.application, Observed: existing,
 		Synchronized: w.synchronized, CredentialsReady: w.credentialReady,
@@ -318,8 +338,10 @@ func (p Plan) String() string {
 	for _, f := range p.Failures {
 		fmt.Fprintf(&b, "fail %s (%s): %s: %s\n", f.System, f.ID, f.Reason, f.Message)
 	}
-	if p.PruneBlocked != "" {
+	if p.Kept > 0 {
 		fmt.Fprintf(&b, "keep %d applications: %s\n", p.Kept, p.PruneBlocked)
+	} else if p.PruneBlocked != "" {
+		fmt.Fprintf(&b, "keep credentials of %d bundles: %s\n", len(p.Withheld), p.PruneBlocked)
 	} else if p.Incomplete != "" {
 		fmt.Fprintf(&b, "incomplete: the answer of Compass was not whole, so nothing would be deleted; Compass: %s\n", p.Incomplete)
 	}

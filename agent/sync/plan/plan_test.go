@@ -21,7 +21,7 @@ import (
 // inPlace is an Application as a sync leaves it, with the Secrets it owns.
 func inPlace(system director.Application) (v1alpha1.Application, []corev1.Secret) {
 	name := normalizeApplicationName(system.Name)
-	w := mapApplication(name, system, nil, systems.Gateway, false)
+	w := mapApplication(name, system, nil, nil, systems.Gateway, false)
 	app := w.application.DeepCopy()
 	app.UID = types.UID("uid-" + name)
 	var secrets []corev1.Secret

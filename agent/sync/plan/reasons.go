@@ -30,6 +30,8 @@ const (
 	ReasonNoCredentials = "NoCredentials"
 	// ReasonPending: Compass has not issued the credentials yet.
 	ReasonPending = "Pending"
+	// ReasonPendingRemoval: Compass no longer names credentials that it named before; they are kept until that is proven.
+	ReasonPendingRemoval = "PendingRemoval"
 	// ReasonUnknownCredentials: Compass sent a kind of credentials that is not supported.
 	ReasonUnknownCredentials = "UnknownCredentials"
 	// ReasonEmptyCredentials: a part of the credentials is empty in Compass.

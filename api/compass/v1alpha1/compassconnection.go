@@ -64,7 +64,7 @@ const (
 	ConditionCertificateReady = "CertificateReady"
 	// ConditionApplicationsSynced: the last sync brought every Application into place.
 	ConditionApplicationsSynced = "ApplicationsSynced"
-	// ConditionPruneBlocked is present, and True, while Applications that Director no longer names are kept.
+	// ConditionPruneBlocked is present, and True, while Applications, or credentials, that Director no longer names are kept.
 	ConditionPruneBlocked = "PruneBlocked"
 	// ConditionStale is present, and True, while no sync has brought the Applications into place for ten periods, half an hour
 	// at least.
