@@ -72,6 +72,16 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 			facts: status.Facts{Now: now, Stalled: status.ReasonTokenNeeded, StalledMessage: "token"},
 			want:  map[string]string{"Ready": "False/NotPaired", "Connected": "False/NotPaired", "CertificateReady": "False/Missing", "ApplicationsSynced": "Unknown/NotTriedYet", "Stalled": "True/TokenNeeded"},
 		},
+		"cert-manager does not renew the certificate": {
+			after: func(st *S) { status.Synced(st, true, now) },
+			facts: status.Facts{Now: now, Certificate: troubled(valid, "it does not answer"), Called: true, Synced: true},
+			want:  with("CertificateReady", "True/RenewalFailing"),
+		},
+		"cert-manager did not renew the certificate": {
+			after: func(st *S) { status.Synced(st, true, now.AddDate(0, 0, 90)) },
+			facts: status.Facts{Now: now.AddDate(0, 0, 90), Certificate: troubled(valid, "it does not answer"), Called: true, Synced: true},
+			want:  with("Ready", "False/Expired", "CertificateReady", "False/Expired", "Reconciling", "True/Progressing"),
+		},
 		"maintenance failed": {
 			before: wellBefore, after: func(st *S) {
 				status.ConnectionError(st, compassv1alpha1.ConnectionMaintenanceFailed, "no", now)
@@ -185,6 +195,45 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 				t.Errorf("observedGeneration %d", st.ObservedGeneration)
 			}
 		})
+	}
+}
+
+// troubled is a certificate that nobody can replace.
+func troubled(c status.Certificate, trouble string) status.Certificate {
+	c.Trouble = trouble
+	return c
+}
+
+func TestWhatIsWaitedForAndWhatIsInTroubleIsTold(t *testing.T) {
+	var st compassv1alpha1.CompassConnectionStatus
+	status.Prepare(&st)
+	told := func(kind string) string {
+		for _, c := range st.Conditions {
+			if c.Type == kind {
+				return c.Message
+			}
+		}
+		return ""
+	}
+	status.Conclude(&st, status.Facts{Now: now, Progress: "somebody is to come"}, 7)
+	for range 2 {
+		if got := told("Reconciling"); got != "somebody is to come" {
+			t.Error(got)
+		}
+		status.Conclude(&st, status.Facts{Now: now, Idle: true}, 7) // nothing was done that would be another news
+	}
+	status.Conclude(&st, status.Facts{Now: now}, 7)
+	if got := told("Reconciling"); got != "work is under way" {
+		t.Error(got)
+	}
+	for at, want := range map[time.Time]string{
+		now:                   "the client certificate is valid until 2026-05-20T12:00:00Z and will be renewed at 2026-04-25T12:00:00Z; cert-manager is away",
+		now.AddDate(0, 0, 90): "the client certificate ended at 2026-05-20T12:00:00Z; cert-manager is away",
+	} {
+		status.Conclude(&st, status.Facts{Now: at, Certificate: troubled(valid, "cert-manager is away")}, 7)
+		if got := told("CertificateReady"); got != want {
+			t.Errorf("%s, want %s", got, want)
+		}
 	}
 }
 

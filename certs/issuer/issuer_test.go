@@ -23,11 +23,13 @@ import (
 	"github.com/cert-manager/issuer-lib/controllers/signer"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	testingclock "k8s.io/utils/clock/testing"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
+	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
@@ -304,6 +306,100 @@ func TestLaterRequestsAreSignedByTheCertificateThatThereIs(t *testing.T) {
 				t.Error("another certificate was used")
 			}
 		})
+	}
+}
+
+func TestTheCertificateInUseSignsAndNotOneThatIsNotUsed(t *testing.T) {
+	s := newStage(t)
+	inUse := s.credential()
+	s.edit = func(c *x509.Certificate) { c.NotAfter = c.NotAfter.Add(time.Hour) }
+	other := s.credential()
+	all, err := certs.EncodeClient(inUse)
+	if err != nil {
+		t.Fatal(err)
+	}
+	unused, err := certs.EncodeClient(other)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, key := range []string{certs.TLSKey, certs.TLSCertificate, certs.ClientCA} {
+		all[key] = unused[key]
+	}
+	s.put(clientName, all)
+	if _, err := s.sign(requested(t, subject, key())); err != nil {
+		t.Fatal(err)
+	}
+	if !s.used.Leaf.Equal(inUse.Leaf()) {
+		t.Error("another certificate was used")
+	}
+}
+
+func TestWhatATokenBoughtIsStoredInSpiteOfTroubleButNotOverAnotherToken(t *testing.T) {
+	for name, test := range map[string]struct {
+		trouble func(s *stage) error
+		times   int
+		stored  bool
+	}{
+		"the API server is away for a moment": {func(*stage) error { return apierrors.NewServiceUnavailable("in a moment") }, 2, true},
+		"somebody labels the Secret": {func(s *stage) error {
+			s.relabel(nil)
+			return nil
+		}, 1, true},
+		"somebody puts another token there": {func(s *stage) error {
+			s.relabel([]byte("another"))
+			return nil
+		}, 1, false},
+		"somebody deletes the Secret": {func(s *stage) error {
+			return s.client.Delete(s.t.Context(), &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: pairingName.Name}})
+		}, 1, false},
+		"the API server refuses": {func(*stage) error {
+			return apierrors.NewForbidden(corev1.Resource("secrets"), "pairing", errors.New("no"))
+		}, 1, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newStage(t)
+			s.pairing()
+			times := 0
+			s.issuer.Client = interceptor.NewClient(s.client.(client.WithWatch), interceptor.Funcs{
+				Patch: func(ctx context.Context, c client.WithWatch, o client.Object, patch client.Patch, opts ...client.PatchOption) error {
+					if times++; times <= test.times {
+						if err := test.trouble(s); err != nil {
+							return err
+						}
+					}
+					return c.Patch(ctx, o, patch, opts...)
+				},
+			})
+			if _, err := s.sign(requested(t, subject, key())); err != nil {
+				t.Fatal(err) // it is signed in any case
+			}
+			found := &corev1.Secret{}
+			if err := s.client.Get(t.Context(), pairingName, found); client.IgnoreNotFound(err) != nil {
+				t.Fatal(err)
+			}
+			if stored := len(found.Data[issuer.KeyIssuedCertificate]) > 0; stored != test.stored {
+				t.Errorf("stored: %v", stored)
+			}
+			if name == "somebody puts another token there" && string(found.Data[issuer.KeyToken]) != "another" {
+				t.Error("the other token is gone")
+			}
+		})
+	}
+}
+
+// relabel changes the pairing Secret, and the token in it unless that is nil.
+func (s *stage) relabel(token []byte) {
+	s.t.Helper()
+	found := &corev1.Secret{}
+	if err := s.client.Get(s.t.Context(), pairingName, found); err != nil {
+		s.t.Fatal(err)
+	}
+	found.Labels = map[string]string{"a": "b"}
+	if token != nil {
+		found.Data[issuer.KeyToken] = token
+	}
+	if err := s.client.Update(s.t.Context(), found); err != nil {
+		s.t.Fatal(err)
 	}
 }
 
