@@ -92,7 +92,7 @@ func (m *memory) managed(key types.NamespacedName) []metav1.ManagedFieldsEntry {
 	if err != nil {
 		panic(err)
 	}
-	return []metav1.ManagedFieldsEntry{{Manager: connection.FieldOwner, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: &metav1.FieldsV1{Raw: raw}}}
+	return []metav1.ManagedFieldsEntry{{Manager: connection.FieldOwner, Operation: metav1.ManagedFieldsOperationApply, FieldsV1: metav1.NewFieldsV1(string(raw))}}
 }
 
 // List gives CertificateRequests.
