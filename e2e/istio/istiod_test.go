@@ -26,6 +26,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/utils/ptr"
+	gatewayapi "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
 )
 
@@ -42,21 +43,32 @@ func started(t *testing.T, all []object) control {
 	var kube []runtime.Object
 	for _, o := range all {
 		var into runtime.Object
-		switch o.GetKind() {
-		case "Service":
+		switch kind := o.GetKind(); {
+		case o.GroupVersionKind().Group == gatewayapi.GroupName:
+			switch kind {
+			case "GatewayClass":
+				into = &gatewayapi.GatewayClass{}
+			case "Gateway":
+				into = &gatewayapi.Gateway{}
+			case "HTTPRoute":
+				into = &gatewayapi.HTTPRoute{}
+			default:
+				t.Fatalf("%s is not given to Istio here", o)
+			}
+		case o.ofIstio():
+			configuration = append(configuration, o.configuration(t))
+			continue
+		case kind == "Service":
 			into = &corev1.Service{}
-		case "Secret":
+		case kind == "Secret":
 			into = &corev1.Secret{}
-		case "Pod":
+		case kind == "Pod":
 			into = &corev1.Pod{}
-		case "Namespace":
+		case kind == "Namespace":
 			into = &corev1.Namespace{}
-		case "EndpointSlice":
+		case kind == "EndpointSlice":
 			into = &discoveryv1.EndpointSlice{}
 		default:
-			if o.ofIstio() {
-				configuration = append(configuration, o.configuration(t))
-			}
 			continue
 		}
 		o.into(t, into)
