@@ -139,28 +139,12 @@ func (o *Options) Complete() error {
 	if err != nil {
 		return fmt.Errorf("-allowedTargets: %w", err)
 	}
-	api, err := apiServer(o.Config)
+	api, err := transport.APIServerOf(o.Config, os.Getenv)
 	if err != nil {
 		return err
 	}
 	o.guard, err = transport.NewGuard(allowed, api, clock.RealClock{})
 	return err
-}
-
-// apiServer is host:port of the API server.
-func apiServer(config *rest.Config) (string, error) {
-	u, _, err := rest.DefaultServerUrlFor(config)
-	if err != nil {
-		return "", fmt.Errorf("the API server's address %q: %w", config.Host, err)
-	}
-	port := u.Port()
-	if port == "" {
-		port = map[string]string{"http": "80"}[u.Scheme]
-	}
-	if port == "" {
-		port = "443"
-	}
-	return net.JoinHostPort(u.Hostname(), port), nil
 }
 
 func (o *Options) kubernetes() (*rest.Config, error) {

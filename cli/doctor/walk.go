@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"os"
 	"time"
 
 	"github.com/go-logr/logr"
@@ -13,7 +14,6 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
 	"k8s.io/apimachinery/pkg/runtime"
-	"k8s.io/client-go/rest"
 	"k8s.io/klog/v2"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	ctrllog "sigs.k8s.io/controller-runtime/pkg/log"
@@ -75,11 +75,11 @@ func (o *Options) start() (*walk, error) {
 			return nil, fmt.Errorf("--target-ca-file: %w", err)
 		}
 	}
-	api, _, err := rest.DefaultServerUrlFor(o.config)
+	api, err := transport.APIServerOf(o.config, os.Getenv)
 	if err != nil {
-		return nil, fmt.Errorf("the API server's address %q: %w", o.config.Host, err)
+		return nil, err
 	}
-	guard, err := transport.NewGuard(o.allowed, hostPort(api), o.Clock)
+	guard, err := transport.NewGuard(o.allowed, api, o.Clock)
 	if err != nil {
 		return nil, err
 	}

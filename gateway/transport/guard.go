@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
-	"sync"
 	"syscall"
-	"time"
 
 	"k8s.io/utils/clock"
 )
@@ -36,14 +35,32 @@ const (
 	kindAPIServer   = "the Kubernetes API server"
 )
 
-// metadata serve instance metadata, with credentials, at addresses that are not link-local (AWS by IPv6, Alibaba Cloud).
-var metadata = []netip.Addr{netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("100.100.100.200")}
+// metadata serve instance metadata, or credentials, at addresses that are not link-local.
+var metadata = []netip.Addr{
+	netip.MustParseAddr("fd00:ec2::254"), netip.MustParseAddr("fd00:ec2::23"), // AWS: instances, and Pod identities of EKS
+	netip.MustParseAddr("fd20:ce::254"),    // Google Cloud
+	netip.MustParseAddr("168.63.129.16"),   // Azure
+	netip.MustParseAddr("100.100.100.200"), // Alibaba Cloud
+	netip.MustParseAddr("192.0.0.192"),     // Oracle Cloud
+}
 
 // thisNetwork is what reaches the host itself on many systems, besides 0.0.0.0 (RFC 1122, 3.2.1.3).
 var thisNetwork = netip.MustParsePrefix("0.0.0.0/8")
 
 // nat64 holds IPv4 addresses in its last four bytes (RFC 6052).
 var nat64 = netip.MustParsePrefix("64:ff9b::/96")
+
+// localNAT64 holds prefixes of 48 to 96 bits (RFC 8215), which a network chooses.
+var localNAT64 = netip.MustParsePrefix("64:ff9b:1::/48")
+
+// within are the IPv4 addresses that an address of localNAT64 can stand for, by RFC 6052, section 2.2, which skips the ninth byte.
+func within(ip netip.Addr) []netip.Addr {
+	b := ip.As16()
+	return []netip.Addr{
+		netip.AddrFrom4([4]byte{b[6], b[7], b[9], b[10]}), netip.AddrFrom4([4]byte{b[7], b[9], b[10], b[11]}),
+		netip.AddrFrom4([4]byte(b[9:13])), netip.AddrFrom4([4]byte(b[12:])),
+	}
+}
 
 // Allowed are addresses, and names of hosts, that are exempt from a Guard.
 type Allowed struct {
@@ -84,62 +101,77 @@ func (a Allowed) address(ip netip.Addr) bool {
 
 func canonicalHost(host string) string { return strings.ToLower(strings.TrimSuffix(host, ".")) }
 
-// lookupPause is how long the addresses that the API server's name resolved to are used.
-const (
-	lookupPause   = 30 * time.Second
-	lookupTimeout = 5 * time.Second
-)
-
 // Guard decides, for each connection, after names are resolved, whether it may be made: not to this host, not to what is
 // link-local, and not to the Kubernetes API server. Private addresses, as services of a cluster have, are allowed. It is
 // safe for concurrent use.
 type Guard struct {
-	allowed  Allowed
-	api      string // host of the API server
-	apiPort  string
-	resolver resolver
-	clock    clock.PassiveClock
-
-	mu       sync.Mutex
-	apiAddrs []netip.Addr
-	looked   time.Time
+	allowed   Allowed
+	api       APIServer
+	endpoints []*endpoint // of the API server
+	kind      func(netip.Addr) string
 }
 
-type resolver interface {
-	LookupNetIP(ctx context.Context, network, host string) ([]netip.Addr, error)
-}
-
-// NewGuard returns a Guard. apiServer is host:port of the API server; empty for none.
-func NewGuard(allowed Allowed, apiServer string, c clock.PassiveClock) (*Guard, error) {
-	g := &Guard{allowed: allowed, resolver: net.DefaultResolver, clock: c}
-	if apiServer == "" {
-		return g, nil
+// NewGuard returns a Guard.
+func NewGuard(allowed Allowed, api APIServer, c clock.PassiveClock) (*Guard, error) {
+	g := &Guard{allowed: allowed, api: api, kind: kindOf}
+	for _, address := range api.Addresses {
+		e, err := newEndpoint(address, net.DefaultResolver, c)
+		if err != nil {
+			return nil, err
+		}
+		g.endpoints = append(g.endpoints, e)
 	}
-	host, port, err := net.SplitHostPort(apiServer)
-	if err != nil {
-		return nil, err
-	}
-	g.api, g.apiPort = canonicalHost(host), port
 	return g, nil
 }
 
-// dial connects to host:port, by any address of the host that is not forbidden.
-func (g *Guard) dial(ctx context.Context, dialer net.Dialer, network, address string) (net.Conn, error) {
+// dial connects to host:port, by any address of the host that is not forbidden. It says whether that is one that settings allow:
+// others have yet to show who they are.
+func (g *Guard) dial(ctx context.Context, dialer net.Dialer, network, address string) (conn net.Conn, allowed bool, err error) {
 	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	if !g.allowed.hosts[canonicalHost(host)] {
-		api := g.apiServer(ctx)
-		dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
-			return g.check(address, api)
+	if g.allowed.hosts[canonicalHost(host)] {
+		conn, err = dialer.DialContext(ctx, network, address)
+		return conn, true, err
+	}
+	api, err := g.apiServer(ctx)
+	if err != nil {
+		return nil, false, err
+	}
+	dialer.ControlContext = func(_ context.Context, _, address string, _ syscall.RawConn) error {
+		return g.check(address, api)
+	}
+	if conn, err = dialer.DialContext(ctx, network, address); err != nil {
+		return nil, false, err
+	}
+	return conn, g.allowed.address(plain(peer(conn).Addr())), nil
+}
+
+// peer is the address at the other end of a connection.
+func peer(conn net.Conn) netip.AddrPort {
+	address, err := netip.ParseAddrPort(conn.RemoteAddr().String())
+	if err != nil {
+		return netip.AddrPort{} // cannot be: it is TCP
+	}
+	return netip.AddrPortFrom(plain(address.Addr()), address.Port())
+}
+
+// apiServer is where the API server is.
+func (g *Guard) apiServer(ctx context.Context) ([]netip.AddrPort, error) {
+	var all []netip.AddrPort
+	for _, e := range g.endpoints {
+		some, err := e.addresses(ctx)
+		if err != nil {
+			return nil, err
 		}
+		all = append(all, some...)
 	}
-	return dialer.DialContext(ctx, network, address)
+	return all, nil
 }
 
 // check judges an address as it is about to be connected to.
-func (g *Guard) check(address string, api []netip.Addr) error {
+func (g *Guard) check(address string, api []netip.AddrPort) error {
 	to, err := netip.ParseAddrPort(address)
 	if err != nil {
 		return fmt.Errorf("the address %q cannot be judged: %w", address, err)
@@ -148,13 +180,9 @@ func (g *Guard) check(address string, api []netip.Addr) error {
 	if g.allowed.address(ip) {
 		return nil
 	}
-	kind := kindOf(ip)
-	if kind == "" && fmt.Sprint(to.Port()) == g.apiPort {
-		for _, a := range api {
-			if plain(a) == ip {
-				kind = kindAPIServer
-			}
-		}
+	kind := g.kind(ip)
+	if kind == "" && slices.Contains(api, netip.AddrPortFrom(ip, to.Port())) {
+		kind = kindAPIServer
 	}
 	if kind == "" {
 		return nil
@@ -173,6 +201,15 @@ func plain(ip netip.Addr) netip.Addr {
 }
 
 func kindOf(ip netip.Addr) string {
+	if localNAT64.Contains(ip) {
+		for _, candidate := range within(ip) {
+			// Zeros say nothing: they are what prefix and suffix are filled with.
+			if kind := kindOf(candidate); kind != "" && kind != kindUnspecified {
+				return kind
+			}
+		}
+		return ""
+	}
 	switch {
 	case ip.IsLoopback():
 		return kindLoopback
@@ -189,27 +226,6 @@ func kindOf(ip netip.Addr) string {
 		}
 	}
 	return ""
-}
-
-// apiServer is where the API server is. When its name cannot be resolved, what it resolved to before stands.
-func (g *Guard) apiServer(ctx context.Context) []netip.Addr {
-	if g.api == "" {
-		return nil
-	}
-	if ip, err := netip.ParseAddr(g.api); err == nil {
-		return []netip.Addr{ip}
-	}
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if now := g.clock.Now(); g.looked.IsZero() || now.Sub(g.looked) >= lookupPause {
-		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lookupTimeout)
-		defer cancel()
-		if addresses, err := g.resolver.LookupNetIP(ctx, "ip", g.api); err == nil {
-			g.apiAddrs = addresses
-		}
-		g.looked = now
-	}
-	return g.apiAddrs
 }
 
 // Forbidden finds a *ForbiddenError in err; nil if there is none.

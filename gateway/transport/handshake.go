@@ -5,6 +5,7 @@ import (
 	"errors"
 	"net"
 	"net/http"
+	"net/netip"
 	"sync/atomic"
 	"time"
 )
@@ -25,6 +26,9 @@ type Transport struct {
 	*http.Transport
 	shaken   func(Outcome) // may be nil
 	notAfter atomic.Pointer[time.Time]
+
+	guard  *Guard                         // may be nil
+	judged atomic.Pointer[netip.AddrPort] // where it connected last without the settings' allowing just that
 
 	shared  atomic.Bool  // a peer has chosen HTTP/2: calls go through one connection
 	answers atomic.Int64 // that have begun
@@ -76,8 +80,11 @@ func RefusedTLS(err error) bool {
 	return errors.As(err, &alert) && alert.Op == "remote error" // what crypto/tls calls it
 }
 
-// verified implements tls.Config.VerifyConnection, which comes last.
+// verified implements tls.Config.VerifyConnection, which comes last, also when nothing else is verified.
 func (t *Transport) verified(state tls.ConnectionState) error {
+	if to := t.judged.Load(); to != nil && t.guard.api.shownBy(state.PeerCertificates) {
+		return &ForbiddenError{Address: *to, Kind: kindAPIServer}
+	}
 	if len(state.PeerCertificates) > 0 {
 		t.notAfter.Store(&state.PeerCertificates[0].NotAfter)
 	}

@@ -134,14 +134,19 @@ func (p *Pool) CloseIdleConnections() {
 	}
 }
 
-// dial connects; through a proxy, address is the proxy's.
-func (p *Pool) dial(timeout time.Duration) func(ctx context.Context, network, address string) (net.Conn, error) {
+// dial connects for a transport; through a proxy, address is the proxy's.
+func (p *Pool) dial(timeout time.Duration, t *Transport) func(ctx context.Context, network, address string) (net.Conn, error) {
 	return func(ctx context.Context, network, address string) (net.Conn, error) {
 		dialer := net.Dialer{Timeout: timeout, KeepAlive: keepAlive}
 		if p.options.Guard == nil {
 			return dialer.DialContext(ctx, network, address)
 		}
-		return p.options.Guard.dial(ctx, dialer, network, address)
+		conn, allowed, err := p.options.Guard.dial(ctx, dialer, network, address)
+		if err == nil && !allowed {
+			to := peer(conn)
+			t.judged.Store(&to)
+		}
+		return conn, err
 	}
 }
 
@@ -164,7 +169,7 @@ func (p *Pool) roots(more string) *x509.CertPool {
 }
 
 func (p *Pool) make(t Target) *Transport {
-	made := &Transport{shaken: p.options.Shaken}
+	made := &Transport{shaken: p.options.Shaken, guard: p.options.Guard}
 	config := &tls.Config{RootCAs: p.roots(t.Trust.CA), MinVersion: t.Trust.MinVersion, InsecureSkipVerify: t.Trust.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
 	config.VerifyConnection = made.verified
 	if t.Identity != nil {
@@ -174,7 +179,7 @@ func (p *Pool) make(t Target) *Transport {
 		config.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &certificate, nil }
 	}
 	made.Transport = &http.Transport{
-		DialContext:            p.dial(cmp.Or(t.Connect, dialTimeout)),
+		DialContext:            p.dial(cmp.Or(t.Connect, dialTimeout), made),
 		TLSClientConfig:        config,
 		TLSHandshakeTimeout:    cmp.Or(t.Connect, handshake),
 		MaxIdleConnsPerHost:    idlePerHost,
