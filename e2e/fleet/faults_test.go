@@ -152,7 +152,23 @@ func faultRows() []faultRow {
 		compass.Fault{Kind: compass.FaultConnectorDown}, reset)
 	add(faultRow{level: "the certificate", renew: true, state: compassv1alpha1.ConnectionMaintenanceFailed, says: []string{"issued certificate refused (WrongValidity)", "compare the clocks"}},
 		compass.Fault{Kind: compass.FaultCertificateTimes, Operation: "signCertificateSigningRequest", Shift: compass.Duration(time.Hour)})
-	add(faultRow{level: "credentials", state: compassv1alpha1.Synchronized, says: []string{"the former credentials stay"}},
+	// What is null, without an error, where something is: of each system, on every page.
+	hidden := func(says ...string) faultRow {
+		return faultRow{state: compassv1alpha1.Synchronized, says: says}
+	}
+	for _, within := range []struct {
+		field string
+		row   faultRow
+	}{
+		{"auths", hidden("the answer of Compass was incomplete", "auths: null instead of a list")},
+		{"instanceAuths", hidden("the answer of Compass was incomplete", "instanceAuths: null instead of a list")},
+		{"defaultInstanceAuth", hidden(fmt.Sprintf("none of the %d bundles with credentials has them in Compass any more", bundlesWithSecret), "Compass names no credentials any more, or less of them")},
+		{"credential", hidden(fmt.Sprintf("the credentials of %d of %d bundles are no longer in Compass", bundlesWithSecret-1, bundlesWithSecret), "Compass names no credentials any more, or less of them")},
+	} {
+		within.row.level = within.field + " of each system"
+		add(within.row, compass.Fault{Kind: compass.FaultFieldNull, Field: within.field})
+	}
+	add(faultRow{level: "credentials", state: compassv1alpha1.Synchronized, says: []string{"the answer of Compass was incomplete", "instanceAuths: null instead of a list"}},
 		compass.Fault{Kind: compass.FaultScopeLost, Scope: "bundle.instance_auths:read"})
 
 	// A lie that agrees with itself: the guard against large losses is what is left.
@@ -199,8 +215,25 @@ func TestEveryFaultOfTheSimulatorHasItsRows(t *testing.T) {
 	}
 }
 
-// withCredentials: every so many Applications there is one with a bundle and a Secret.
-const withCredentials = 5
+const (
+	// withCredentials: every so many Applications there is one with a bundle and a Secret.
+	withCredentials = 5
+	// bundlesWithSecret: those, and one of the wide Application.
+	bundlesWithSecret = fleetSize/withCredentials + 1
+	// withClient: every so many Applications there is one with a client certificate.
+	withClient = 50
+)
+
+// pairApplications gives some of the systems a client, whose id is then in their Applications.
+func pairApplications(t *testing.T, server *compass.Server) {
+	t.Helper()
+	for i, app := range server.Admin().Inventory().Tenants[0].Applications {
+		if i%withClient == 0 {
+			_, err := server.Admin().ApplicationToken(app.ID)
+			must(t, err)
+		}
+	}
+}
 
 // fleetApplications are fleetSize Applications, many with credentials; one has more than a page of everything.
 func fleetApplications() []compass.Application {
@@ -228,7 +261,8 @@ func fleetApplications() []compass.Application {
 	return append(all, big)
 }
 
-// managed are all Applications and Secrets of the fleet: who they are, and for a Secret in which version.
+// managed are all Applications and Secrets of the fleet: who they are, and what they hold. The generation of an Application
+// grows with each change of its spec, and only then; a Secret has a version.
 func (f *fleet) managed() map[string]string {
 	f.tb.Helper()
 	out := map[string]string{}
@@ -244,9 +278,9 @@ func (f *fleet) managed() map[string]string {
 		objects.APIVersion, objects.Kind = list.group, list.kind+"List"
 		must(f.tb, f.client.List(f.tb.Context(), &objects, list.opts...))
 		for _, o := range objects.Items {
-			version := ""
-			if list.kind == "Secret" {
-				version = o.ResourceVersion
+			version := o.ResourceVersion
+			if list.kind == "Application" {
+				version = fmt.Sprint(o.Generation)
 			}
 			out[list.kind+" "+o.Name] = string(o.UID) + " " + version
 		}
@@ -291,13 +325,17 @@ func (f *fleet) toldByApplications() string {
 func TestFaults(t *testing.T) {
 	applications := fleetApplications()
 	server := startCompass(t, seedOf(applications...))
+	pairApplications(t, server)
 	f := newFleet(t, server.ServerCA())
 	f.configure(runtimeToken(t, server))
 	stop := f.start()
 	f.synchronised(patience)
 	before := f.managed()
-	if want := fleetSize + fleetSize/withCredentials + 1; len(before) != want {
+	if want := fleetSize + bundlesWithSecret; len(before) != want {
 		t.Fatalf("there are %d objects, want %d", len(before), want)
+	}
+	if n := f.clients(); n != fleetSize/withClient {
+		t.Fatalf("%d Applications have a client, want %d", n, fleetSize/withClient)
 	}
 	for i, row := range faultRows() {
 		t.Run(fmt.Sprintf("%s, %s", row.kind, row.level), func(t *testing.T) {
@@ -334,9 +372,12 @@ func TestFaults(t *testing.T) {
 					}
 				}
 			}
-			if failed := row.says != nil; failed == (meta.IsStatusConditionTrue(c.Status.Conditions, compassv1alpha1.ConditionReady) && !meta.IsStatusConditionTrue(c.Status.Conditions, compassv1alpha1.ConditionPruneBlocked)) &&
-				!strings.Contains(told, "the former credentials stay") {
+			if failed := row.says != nil; failed == (meta.IsStatusConditionTrue(c.Status.Conditions, compassv1alpha1.ConditionReady) && !meta.IsStatusConditionTrue(c.Status.Conditions, compassv1alpha1.ConditionPruneBlocked)) {
 				t.Errorf("conditions %+v", c.Status.Conditions)
+			}
+
+			if diff := cmp.Diff(before, f.managed()); diff != "" {
+				t.Errorf("objects before the fault (-), during it (+):\n%s", diff)
 			}
 
 			// Recovery: what Compass says now arrives, and nothing is left of the fault.
@@ -351,6 +392,7 @@ func TestFaults(t *testing.T) {
 			if app.Spec.Description != changed.Description {
 				t.Errorf("description %q, want %q", app.Spec.Description, changed.Description)
 			}
+			before["Application "+app.Name] = fmt.Sprint(app.UID, " ", app.Generation)
 			// What was deleted and made anew has another UID.
 			if diff := cmp.Diff(before, f.managed()); diff != "" {
 				t.Errorf("objects before the fault (-), after recovery (+):\n%s", diff)
@@ -369,6 +411,18 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	}
+}
+
+// clients is how many Applications name a client certificate.
+func (f *fleet) clients() int {
+	f.tb.Helper()
+	var all applicationv1alpha1.ApplicationList
+	must(f.tb, f.client.List(f.tb.Context(), &all))
+	n := 0
+	for _, app := range all.Items {
+		n += len(app.Spec.CompassMetadata.Authentication.ClientIDs)
+	}
+	return n
 }
 
 // recovered asks for a sync, after which all is well. A certificate that does not work is given up after some trials only,
