@@ -42,7 +42,8 @@ type Observed struct {
 	Former map[string]*v1alpha1.Application
 	// Losses are those of the plan before; may be nil.
 	Losses Losses
-	// Withheld, if it is not nil, is what a former plan decided about losses, and is not decided anew.
+	// Withheld, if it is not nil, is what a former plan decided about losses. The snapshot is a part of that plan's then, and
+	// nothing is decided anew.
 	Withheld map[Loss]bool
 }
 
@@ -70,8 +71,8 @@ type Step struct {
 	// Observed is nil for Create.
 	Observed *v1alpha1.Application
 	Secrets  []SecretStep
-	// Synchronized and CredentialsReady are the conditions that follow if the step succeeds. An empty CredentialsReady
-	// leaves the condition as it is.
+	// Synchronized and CredentialsReady are the conditions that follow if the step succeeds. An empty one leaves the condition
+	// as it is.
 	Synchronized, CredentialsReady Verdict
 }
 
@@ -165,6 +166,7 @@ func New(snap director.Snapshot, observed Observed, settings Settings, absences 
 	applications := slices.Clone(snap.Applications)
 	slices.SortStableFunc(applications, func(a, b director.Application) int { return strings.Compare(a.ID, b.ID) })
 	if p.plan.Withheld = observed.Withheld; p.plan.Withheld == nil {
+		p.unproven = !snap.Complete
 		p.withhold(snap, applications, observed.Losses)
 	}
 	for loss := range p.plan.Withheld {
@@ -201,6 +203,8 @@ type planner struct {
 	// claimed are the names that the snapshot speaks of: they are not absent.
 	claimed map[string]bool
 	former  map[string]*v1alpha1.Application
+	// unproven: what Compass does not name may be there all the same.
+	unproven bool
 	// named are the ids of all systems that Compass names.
 	named map[string]bool
 	// withheld are the ids of the bundles of each Application whose losses are not believed.
@@ -238,11 +242,15 @@ func (p *planner) application(app director.Application, name string) *Failure {
 		return &Failure{app.ID, app.Name, ReasonDuplicateName, fmt.Sprintf(
 			"another system is in the cluster as %q; names must differ in more than case and special characters", name)}
 	}
-	p.claimed[name] = true
 	existing := p.byName[name]
 	if existing != nil && !adoptable(existing, app.ID) {
 		return &Failure{app.ID, app.Name, ReasonNameTaken, nameTaken(name)}
 	}
+	if existing != nil && p.unproven && another(existing, app.ID) {
+		return &Failure{app.ID, app.Name, ReasonDuplicateName, fmt.Sprintf(
+			"another system is in the cluster as %q; that it is gone is not known before an answer of Compass is complete", name)}
+	}
+	p.claimed[name] = true
 
 	var withheld []string
 	if existing != nil {
@@ -299,8 +307,8 @@ func (p *planner) fail(f Failure, name string) {
 		if app == nil || !managed(app) || p.claimed[app.Name] {
 			continue
 		}
-		// That of another system which Compass names, too, by a name that it had before, is not this one's.
-		if id := app.Spec.CompassMetadata.ApplicationID; id != f.ID && p.named[id] {
+		// That of another system which Compass names, too, or may name, by a name that it had before, is not this one's.
+		if another(app, f.ID) && (p.unproven || p.named[app.Spec.CompassMetadata.ApplicationID]) {
 			continue
 		}
 		p.claimed[app.Name] = true
@@ -314,6 +322,11 @@ func (p *planner) fail(f Failure, name string) {
 // managed says whether an Application came from Compass: only such are deleted.
 func managed(app *v1alpha1.Application) bool {
 	return app.Labels[v1alpha1.ManagedByLabel] == v1alpha1.ManagedByAgent && app.Spec.CompassMetadata != nil
+}
+
+// another says whether an Application stands for another system than the one with that id.
+func another(app *v1alpha1.Application, id string) bool {
+	return managed(app) && app.Spec.CompassMetadata.ApplicationID != "" && app.Spec.CompassMetadata.ApplicationID != id
 }
 
 // adoptable says whether an Application may be written for the system with that id. It is less than managed: a label or

@@ -219,6 +219,50 @@ func TestOfTwoSystemsWithOneNameTheSameOneAlwaysWins(t *testing.T) {
 	}
 }
 
+// Of two systems with one name that of the smaller id is in the cluster. An answer that may have lost it proves nothing.
+func TestAnIncompleteAnswerGivesNoApplicationToAnotherSystem(t *testing.T) {
+	a, b := systems.Shop(), director.Application{ID: "z", Name: "Shop"}
+	a.ID = "a"
+	taken := "fail Shop (z): DuplicateName: another system is in the cluster as \"mp-shop\"; that it is gone is not known before an answer of Compass is complete\n"
+	invalid := []director.InvalidApplication{{ID: "a", Name: "mp-shop", Reason: "bundles: null instead of a list"}}
+	for _, test := range []struct {
+		name string
+		snap director.Snapshot
+		want string
+		// synchronized is the verdict about the Application; nil if it is left alone.
+		synchronized []Verdict
+	}{
+		{
+			"the first one is missing", director.Snapshot{Applications: []director.Application{b}, Incomplete: "page lost"},
+			taken + "keep 1 applications: the answer of Compass was incomplete, so what it does not name is kept: mp-shop; Compass: page lost\n", nil,
+		},
+		{
+			"the first one cannot be used", director.Snapshot{Applications: []director.Application{b}, Invalid: invalid, Incomplete: "bundles null"},
+			"fail mp-shop (a): InvalidData: bundles: null instead of a list\n" + taken + "incomplete: the answer of Compass was not whole, so nothing would be deleted; Compass: bundles null\n",
+			[]Verdict{{metav1.ConditionFalse, ReasonInvalidData, "bundles: null instead of a list"}},
+		},
+		{
+			"the first one is gone", systems.Whole(b),
+			"update application mp-shop (spec.compassMetadata, spec.services)\n  delete secret mp-shop-" + systems.Bundle1 + " (no API needs it)\n  delete secret params-mp-shop-" + systems.Bundle1 + " (no API needs it)\n",
+			[]Verdict{{metav1.ConditionTrue, ReasonUpToDate, "the Application holds what Compass says"}},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			plan := New(test.snap, observe([]director.Application{a}), settings, nil)
+			if diff := cmp.Diff(test.want, plan.String()); diff != "" {
+				t.Errorf("want (-), got (+):\n%s", diff)
+			}
+			var verdicts []Verdict
+			for _, step := range plan.Steps {
+				verdicts = append(verdicts, step.Synchronized)
+			}
+			if diff := cmp.Diff(test.synchronized, verdicts); diff != "" {
+				t.Error(diff)
+			}
+		})
+	}
+}
+
 func TestAPIsWithOneURLAreReported(t *testing.T) {
 	app := systems.Shop()
 	second := app.Bundles[0]
