@@ -3,9 +3,11 @@ package sync
 import (
 	"context"
 	"fmt"
+	"maps"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/types"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	"github.com/application-connector/application-connector/agent/sync/apply"
@@ -18,11 +20,10 @@ import (
 // again what Compass says.
 const EventDriftRepaired = "DriftRepaired"
 
-// memory is what the last snapshot said, by the names of the Applications that stand for its systems. A system that got no
+// memory is what snapshots said, by the names of the Applications that stand for their systems. A system that got no
 // Application is not in it.
 type memory struct {
-	labels  map[string]any
-	systems map[string]director.Application
+	systems map[string]remembered
 	// former are the Applications of which Director does not tell all, as they were meant to be: what a user wrote over
 	// pending credentials, or over hidden client ids, cannot be asked for again.
 	former map[string]*v1alpha1.Application
@@ -30,18 +31,28 @@ type memory struct {
 	withheld map[plan.Loss]bool
 }
 
-func remember(snap director.Snapshot, p plan.Plan) memory {
-	m := memory{labels: snap.RuntimeLabels, systems: map[string]director.Application{}, former: map[string]*v1alpha1.Application{}, withheld: p.Withheld}
+// remembered is what was last heard of a system that could be used.
+type remembered struct {
+	system director.Application
+	// labels are those of the runtime in the same snapshot.
+	labels map[string]any
+	// kept says that a later snapshot did not tell of it, or nothing that can be used, and that its Application stays.
+	kept bool
+}
+
+func remember(snap director.Snapshot, p plan.Plan, before memory) memory {
+	m := memory{systems: map[string]remembered{}, former: map[string]*v1alpha1.Application{}, withheld: maps.Clone(p.Withheld)}
 	byID := make(map[string]*director.Application, len(snap.Applications))
 	for i := range snap.Applications {
 		byID[snap.Applications[i].ID] = &snap.Applications[i]
 	}
+	decided := map[types.UID]bool{}
 	for _, step := range p.Steps {
 		system := byID[step.ID]
 		if step.Wanted == nil || system == nil {
 			continue
 		}
-		m.systems[step.Name] = *system
+		m.systems[step.Name] = remembered{system: *system, labels: snap.RuntimeLabels}
 		known := !system.AuthsUnknown
 		for _, bundle := range system.Bundles {
 			known = known && !bundle.AuthPending && (step.Observed == nil || !p.Withheld[plan.Loss{Application: step.Observed.UID, Bundle: bundle.ID}])
@@ -49,8 +60,40 @@ func remember(snap director.Snapshot, p plan.Plan) memory {
 		if !known {
 			m.former[step.Name] = step.Wanted
 		}
+		if step.Observed != nil {
+			decided[step.Observed.UID] = true
+		}
+	}
+	m.keep(snap, p, before)
+	for loss := range before.withheld {
+		if !decided[loss.Application] {
+			m.withheld[loss] = true
+		}
 	}
 	return m
+}
+
+// keep remembers of before what the snapshot does not tell anew, as long as its Application stays because nothing is known: the
+// system cannot be used as it came, or the snapshot is not complete. What a complete one does not name, a person may delete.
+func (m *memory) keep(snap director.Snapshot, p plan.Plan, before memory) {
+	failed := map[string]bool{}
+	for _, f := range p.Failures {
+		failed[f.ID] = true
+	}
+	goes := map[string]bool{}
+	for _, step := range p.Steps {
+		goes[step.Name] = step.Action == plan.Delete
+	}
+	for name, was := range before.systems {
+		if _, told := m.systems[name]; told || goes[name] || snap.Complete && !failed[was.system.ID] {
+			continue
+		}
+		was.kept = true
+		m.systems[name] = was
+		if meant := before.former[name]; meant != nil {
+			m.former[name] = meant
+		}
+	}
 }
 
 // Forget makes Repair do nothing until the next Sync: what the last one brought is to go.
@@ -60,16 +103,17 @@ func (s *Syncer) Forget() {
 	s.last = memory{}
 }
 
-// Repair brings one Application and its Secrets back to what the last snapshot says, if somebody changed or deleted them,
-// and says whether there was anything to do. It asks Compass nothing, and deletes no Application. What the last snapshot
-// does not name it leaves alone. It waits for a Sync that runs.
+// Repair brings one Application and its Secrets back to what was last heard of its system, if somebody changed or deleted them,
+// and says whether there was anything to do. It asks Compass nothing, and deletes no Application. What a complete
+// snapshot did not name it leaves alone. It waits for a Sync that runs.
 func (s *Syncer) Repair(ctx context.Context, name string) (bool, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	system, known := s.last.systems[name]
+	last, known := s.last.systems[name]
 	if !known {
 		return false, ctx.Err()
 	}
+	system := last.system
 	// Nearly always there is nothing to do, and the cache shows it. Where it shows something, that may be because it
 	// lags behind what was written a moment ago.
 	var p plan.Plan
@@ -78,12 +122,15 @@ func (s *Syncer) Repair(ctx context.Context, name string) (bool, error) {
 		if err != nil || going {
 			return false, err
 		}
-		p = plan.New(director.Snapshot{RuntimeLabels: s.last.labels, Applications: []director.Application{system}}, observed, s.settings(), nil)
+		p = plan.New(director.Snapshot{RuntimeLabels: last.labels, Applications: []director.Application{system}}, observed, s.settings(), nil)
 		if len(p.Steps) == 0 || p.Steps[0].Idle() {
 			return false, nil
 		}
 	}
-	step := p.Steps[0]
+	step := &p.Steps[0]
+	if last.kept {
+		step.Synchronized = plan.Verdict{} // the last snapshot has the word
+	}
 	result, err := s.applier().Apply(ctx, p)
 	if err != nil {
 		return false, err

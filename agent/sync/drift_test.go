@@ -14,6 +14,7 @@ import (
 
 	"github.com/application-connector/application-connector/agent/sync/internal/systems"
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/graphql/director"
 )
 
 // repair runs one repair and returns whether there was anything to do, and what it wrote.
@@ -128,6 +129,61 @@ func TestOnlyWhatTheLastSnapshotNamesIsRepaired(t *testing.T) {
 	c.sync(systems.Whole())
 	if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {
 		t.Errorf("repaired what Compass does not name: %v", writes)
+	}
+}
+
+func TestWhatABadAnswerKeepsIsRepairedAllTheSame(t *testing.T) {
+	others := systems.Some(2)
+	all := append(systems.Some(2), systems.Shop())
+	invalid := systems.Whole(others...)
+	invalid.Invalid = []director.InvalidApplication{{ID: all[2].ID, Name: all[2].Name, Reason: "Bundles[0].APIs[0].TargetURL: want required"}}
+	for name, test := range map[string]struct {
+		bad          director.Snapshot
+		synchronized string
+	}{
+		"an incomplete one without the system":        {director.Snapshot{Applications: others, Incomplete: "page lost"}, "True/UpToDate at 2"},
+		"one in which the system cannot be used":      {invalid, "False/InvalidData at 2"},
+		"one that could not be read to the last page": {director.Snapshot{Applications: others, Invalid: invalid.Invalid, Incomplete: "APIs"}, "False/InvalidData at 2"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newCluster(t)
+			c.sync(systems.Whole(all...))
+			want := c.content()
+			for range 2 { // what is remembered outlives more than one of them
+				c.sync(test.bad)
+			}
+			c.must(c.Delete(t.Context(), c.secret(shopSecret)))
+			app := c.application("mp-shop")
+			app.Spec.Services[0].Entries[0].TargetURL = "https://evil.example.com"
+			c.must(c.Update(t.Context(), app))
+			repaired, writes := c.repair("mp-shop")
+			if diff := cmp.Diff([]string{"create secret " + shopSecret, "apply application mp-shop", "apply status application mp-shop"}, writes); diff != "" || !repaired {
+				t.Errorf("repaired %v, writes:\n%s", repaired, diff)
+			}
+			got := c.content()
+			for _, content := range []map[string]object{want, got} {
+				for name, o := range content {
+					content[name] = object{o.application, o.system, o.held, ""}
+				}
+			}
+			if diff := cmp.Diff(want, got, cmp.AllowUnexported(object{})); diff != "" {
+				t.Errorf("before (-), after (+):\n%s", diff)
+			}
+			if diff := cmp.Diff(map[string]string{"Synchronized": strings.Replace(test.synchronized, "2", "4", 1), "CredentialsReady": "True/Stored at 4"}, conditions(c.application("mp-shop"))); diff != "" {
+				t.Error(diff)
+			}
+			if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {
+				t.Errorf("a second repair writes %v", writes)
+			}
+			// A complete answer without it ends that, while it is kept, too.
+			c.syncer.Guard.Count = 1
+			c.syncer.Guard.Share = 0.1
+			c.sync(systems.Whole(others[:1]...))
+			c.must(c.Delete(t.Context(), c.application("mp-shop")))
+			if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {
+				t.Errorf("a person's deletion of what Compass does not name is undone: %v", writes)
+			}
+		})
 	}
 }
 

@@ -60,7 +60,7 @@ func (s *Syncer) Sync(ctx context.Context, snap director.Snapshot) (apply.Result
 	if err != nil {
 		return apply.Result{}, err
 	}
-	s.last = remember(snap, p)
+	s.last = remember(snap, p, s.last)
 	result, err := s.applier().Apply(ctx, p)
 	// Only what was seen through counts as a confirmation.
 	if err == nil {
