@@ -139,7 +139,7 @@ func TestTheReferencePageListsExactlyTheReasonsOfErrors(t *testing.T) {
 	code := append(constants(t, "Failure", "proxy/failures.go", "credentials/resolve.go"), constants(t, "Reason", "limits/limits.go")...)
 	for _, reason := range constants(t, "Reason", "routes/compile.go", "credentials/credentials.go") {
 		// These are said in the condition; calls end by FailureToken and FailureCSRF.
-		if reason != string(routes.ReasonTokenURLInvalid) && reason != string(routes.ReasonCSRFURLInvalid) {
+		if reason != string(routes.ReasonTokenURLInvalid) && reason != string(routes.ReasonCSRFURLInvalid) && reason != string(routes.ReasonCallersUnused) {
 			code = append(code, reason)
 		}
 	}

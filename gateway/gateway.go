@@ -251,8 +251,17 @@ func (g *Gateway) changed(names []string) {
 	snapshot := g.watcher.Snapshot()
 	g.metrics.snapshotChanged(snapshot)
 	for _, name := range names {
-		if r, ok := snapshot.Report(name); ok && r.SkipVerify {
+		r, ok := snapshot.Report(name)
+		if !ok {
+			continue
+		}
+		if r.SkipVerify {
 			g.log.Warn("TLS verification is off for this Application (spec.skipVerify): whoever stands between can read its credentials", "application", name)
+		}
+		for _, p := range r.Problems {
+			if p.Reason == routes.ReasonCallersUnused {
+				g.log.Warn("an API may be open to more callers than was meant", "application", name, "problem", p.Message)
+			}
 		}
 	}
 	g.writer.Changed(names)

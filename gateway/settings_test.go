@@ -41,6 +41,21 @@ func TestTheConditionNamesSettingsThatCannotBeUsedOrThatNoAPIHas(t *testing.T) {
 		t.Errorf("%+v", c)
 	}
 	h.change(app, func(s *v1alpha1.ApplicationSpec) {
+		s.TargetSettings[0].AllowedCallers = &v1alpha1.AllowedCallers{Namespaces: []string{"shop"}}
+	})
+	c = h.condition(app, "AllowedCallersUnused")
+	if c.Status != "False" || c.Message != `spec.targetSettings["svc/other"].allowedCallers keeps nobody from any API, for none is called so: use service/entry as in URLs of port 8082, or take it away` {
+		t.Errorf("%+v", c)
+	}
+	if !strings.Contains(h.log.String(), "an API may be open to more callers than was meant") {
+		t.Error("the log does not say so")
+	}
+	h.eventually("the metric", func() error {
+		text := h.do(http.MethodGet, h.addresses.Admin, "/metrics", nil).Body
+		return expect(strings.Contains(text, `central_application_gateway_route_problems{reason="AllowedCallersUnused"} 1`+"\n"), "%s", text)
+	})
+	h.change(app, func(s *v1alpha1.ApplicationSpec) {
+		s.TargetSettings[0].AllowedCallers = nil
 		s.TargetSettings[0].Target = "svc/svc-api"
 		s.TargetSettings[0].TLS = &v1alpha1.TLSSettings{CABundle: "-----BEGIN CERTIFICATE-----"}
 	})

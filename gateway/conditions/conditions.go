@@ -47,6 +47,7 @@ const (
 	ReasonReady           = "Ready"
 	ReasonNoAPIs          = "NoAPIs"
 	ReasonVerificationOff = "VerificationOff"
+	ReasonNameShared      = "ServiceNameShared"
 	ReasonSettingsUnused  = "SettingsUnused"
 )
 
@@ -205,28 +206,49 @@ func (w *Writer) write(ctx context.Context, name string) error {
 // Condition is what a report amounts to, without its time.
 func Condition(r routes.Report) metav1.Condition {
 	c := metav1.Condition{Type: v1alpha1.ConditionRoutesReady, ObservedGeneration: r.Generation, Status: metav1.ConditionTrue}
+	message := fmt.Sprintf("%d APIs can be called", r.APIs)
+	var also strings.Builder // what is said whatever the reason is, and not cut off
 	switch {
 	case len(r.Problems) > 0:
 		c.Status, c.Reason = metav1.ConditionFalse, string(r.Problems[0].Reason)
 		var lines []string
 		for _, p := range r.Problems {
-			lines = append(lines, fmt.Sprintf("service %q, entry %q: %s", p.Service, p.Entry, p.Message))
+			line := p.Message
+			if p.Service+p.Entry != "" {
+				line = fmt.Sprintf("service %q, entry %q: %s", p.Service, p.Entry, p.Message)
+			}
+			lines = append(lines, line)
 		}
-		c.Message = strings.Join(lines, "; ")
+		message = strings.Join(lines, "; ")
+		if r.SkipVerify {
+			also.WriteString("; TLS certificates are not verified (spec.skipVerify): whoever stands between can read credentials")
+		}
 	case r.APIs == 0:
-		c.Reason, c.Message = ReasonNoAPIs, "the Application has no entry of type API"
+		c.Reason, message = ReasonNoAPIs, "the Application has no entry of type API"
 	case r.SkipVerify:
-		c.Reason, c.Message = ReasonVerificationOff, fmt.Sprintf("%d APIs can be called, without verification of TLS certificates (spec.skipVerify): whoever stands between can read credentials", r.APIs)
+		c.Reason = ReasonVerificationOff
+		message += ", without verification of TLS certificates (spec.skipVerify): whoever stands between can read credentials"
+	case len(r.Shared) > 0:
+		c.Reason = ReasonNameShared
 	case len(r.Unused) > 0:
-		c.Reason, c.Message = ReasonSettingsUnused, fmt.Sprintf("%d APIs can be called", r.APIs)
+		c.Reason = ReasonSettingsUnused
 	default:
-		c.Reason, c.Message = ReasonReady, fmt.Sprintf("%d APIs can be called", r.APIs)
+		c.Reason = ReasonReady
+	}
+	for _, s := range r.Shared {
+		fmt.Fprintf(&also, "; the services %q are all called %s in URLs: by port 8080 none of them can be called, by port 8082 those can whose entries have other names; give them other displayNames", s.Services, s.Segment)
 	}
 	for _, target := range r.Unused {
-		c.Message += fmt.Sprintf("; no API is called as %s says: use service/entry as in URLs of port 8082, or *", settings.Path(target))
+		fmt.Fprintf(&also, "; no API is called as %s says: use service/entry as in URLs of port 8082, or *", settings.Path(target))
 	}
-	if len(c.Message) > messageLimit {
-		c.Message = strings.ToValidUTF8(c.Message[:messageLimit], "") + " …"
-	}
+	c.Message = cut(message, messageLimit-min(also.Len(), messageLimit/2)) + cut(also.String(), messageLimit/2)
 	return c
+}
+
+// cut is text, or the beginning of it if it is longer than limit bytes.
+func cut(text string, limit int) string {
+	if len(text) <= limit {
+		return text
+	}
+	return strings.ToValidUTF8(text[:limit], "") + " …"
 }

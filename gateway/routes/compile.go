@@ -3,6 +3,7 @@ package routes
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"net/url"
 	"slices"
 	"strings"
@@ -25,11 +26,13 @@ const (
 	ReasonCSRFURLInvalid   Reason = "CSRFURLInvalid"
 	ReasonAmbiguous        Reason = "Ambiguous"
 	ReasonSettingsInvalid  Reason = "SettingsInvalid"
+	// ReasonCallersUnused is of settings that were to keep callers from an API, and that no API has.
+	ReasonCallersUnused Reason = "AllowedCallersUnused"
 )
 
-// Problem is why an API cannot be called.
+// Problem is why an API cannot be called, or why it can be by whom it should not.
 type Problem struct {
-	// Service and Entry are the names in the Application.
+	// Service and Entry are the names in the Application; both are empty if no API in it has the problem.
 	Service, Entry string
 	Reason         Reason
 	// Message says what is wrong and what would be right. It names Secrets and keys, never values.
@@ -65,7 +68,9 @@ func compile(app *v1alpha1.Application, secrets secretSource, previous *applicat
 	for i := range app.Spec.TargetSettings {
 		targets[app.Spec.TargetSettings[i].Target] = &app.Spec.TargetSettings[i]
 	}
+	sharing := map[string][]string{} // names of services by their segment
 	for _, service := range app.Spec.Services {
+		segment, apis := Segment(service.DisplayName), a.report.APIs
 		for _, entry := range service.Entries {
 			if entry.Type != v1alpha1.EntryTypeAPI {
 				continue
@@ -87,10 +92,24 @@ func compile(app *v1alpha1.Application, secrets secretSource, previous *applicat
 				})
 			}
 		}
+		if a.report.APIs > apis {
+			sharing[segment] = append(sharing[segment], service.Name)
+		}
+	}
+	for _, segment := range slices.Sorted(maps.Keys(sharing)) {
+		if services := sharing[segment]; len(services) > 1 {
+			a.report.Shared = append(a.report.Shared, Shared{segment, services})
+		}
 	}
 	for _, t := range app.Spec.TargetSettings {
 		service, entry, _ := strings.Cut(t.Target, "/")
-		if t.Target != v1alpha1.AllTargets && a.entries[entryKey{service, entry}] == nil {
+		switch {
+		case t.Target == v1alpha1.AllTargets || a.entries[entryKey{service, entry}] != nil:
+		case t.AllowedCallers != nil:
+			// Which API was meant would be a guess, and often none is: settings outlive APIs that a sync takes away.
+			a.report.Problems = append(a.report.Problems, Problem{Reason: ReasonCallersUnused, Message: settings.Path(t.Target) +
+				".allowedCallers keeps nobody from any API, for none is called so: use service/entry as in URLs of port 8082, or take it away"})
+		default:
 			a.report.Unused = append(a.report.Unused, t.Target)
 		}
 	}

@@ -159,10 +159,20 @@ type Report struct {
 	APIs int
 	// SkipVerify is as in the Application.
 	SkipVerify bool
-	// Problems are in the order of the entries.
+	// Problems are in the order of the entries, then of the settings.
 	Problems []Problem
-	// Unused are the targets of settings that no API has.
+	// Shared are the names, in URLs, of several services each.
+	Shared []Shared
+	// Unused are the targets of settings that no API has, and that keep nobody from anything.
 	Unused []string
+}
+
+// Shared is a name of several services with APIs: by a URL without an entry none of them can be called.
+type Shared struct {
+	// Segment is the name in URLs.
+	Segment string
+	// Services are the names in the Application, in its order.
+	Services []string
 }
 
 // Report tells of one Application; false if it is not there.
