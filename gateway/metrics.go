@@ -79,7 +79,7 @@ func (m *metrics) Begin() func(proxy.Call) {
 	m.inFlight.Inc()
 	return func(c proxy.Call) {
 		m.inFlight.Dec()
-		m.requests.WithLabelValues(c.Application, c.Service, c.Entry, codeClass(c.Status), string(c.Source)).Inc()
+		m.requests.WithLabelValues(c.Application, c.Service, c.Entry, code(c.Status), string(c.Source)).Inc()
 		if c.Reason != "" {
 			m.errors.WithLabelValues(c.Application, c.Service, c.Entry, c.Reason).Inc()
 		}
@@ -87,8 +87,14 @@ func (m *metrics) Begin() func(proxy.Call) {
 	}
 }
 
-// codeClass is 2xx, 3xx, 4xx or 5xx.
-func codeClass(status int) string { return strconv.Itoa(status/100) + "xx" }
+// code is a status as a label: itself if it has a name, or is the one for callers who left; else, for targets can make up as many
+// as they like, its class, such as 2xx.
+func code(status int) string {
+	if http.StatusText(status) != "" || status == 499 {
+		return strconv.Itoa(status)
+	}
+	return strconv.Itoa(status/100) + "xx"
+}
 
 func result(err error) string {
 	if err != nil {

@@ -258,20 +258,31 @@ func metricsCountCallsByRouteAndSource(t *testing.T) {
 		if strings.HasSuffix(r.URL.Path, "/token") {
 			io.WriteString(w, `{"access_token":"t"}`)
 		}
-		if strings.HasSuffix(r.URL.Path, "/500") {
+		switch {
+		case strings.HasSuffix(r.URL.Path, "/session"):
+			w.Header().Set("X-Csrf-Token", "t")
+		case strings.HasSuffix(r.URL.Path, "/500"):
 			w.WriteHeader(500)
+		case strings.HasSuffix(r.URL.Path, "/made-up"):
+			w.WriteHeader(288)
 		}
 	}))
 	defer target.Close()
 	h.secret("s", map[string]string{"clientId": "c", "clientSecret": "s"})
+	h.secret("basic", map[string]string{"username": "u", "password": "p"})
 	h.application("counted", v1alpha1.ApplicationSpec{SkipVerify: true, Services: []v1alpha1.Service{
 		api("Some API", target.URL), api("oauth", target.URL, with("OAuth", "s", target.URL+"/token")), api("broken", target.URL, with("Basic", "absent", "")),
+		api("csrf", target.URL, withCSRF(target.URL+"/session"), with("Basic", "basic", "")), api("no csrf", target.URL, withCSRF(target.URL+"/500"), with("Basic", "basic", "")),
 	}})
 	h.get("/counted/some-api")
 	h.get("/counted/some-api/500")
 	h.do(http.MethodGet, h.addresses.Entries, "/counted/some-api/some-api-api", nil)
 	h.get("/counted/oauth")
 	h.get("/counted/broken")
+	h.get("/counted/some-api/made-up")
+	h.get("/counted/csrf")
+	h.get("/counted/csrf")
+	h.get("/counted/no-csrf")
 	h.get("/made/up")
 	var text string
 	h.eventually("the calls have ended", func() error {
@@ -279,19 +290,26 @@ func metricsCountCallsByRouteAndSource(t *testing.T) {
 		return expect(strings.Contains(text, "\ncentral_application_gateway_requests_in_flight 0\n"), "calls are in flight")
 	})
 	for _, line := range []string{
+		`central_application_gateway_requests_total{application="counted",code="200",entry="",service="some-api",source="none"} 1`,
+		`central_application_gateway_requests_total{application="counted",code="200",entry="some-api-api",service="some-api",source="none"} 1`,
+		`central_application_gateway_requests_total{application="counted",code="502",entry="",service="some-api",source="target"} 1`,
+		`central_application_gateway_requests_total{application="counted",code="500",entry="",service="broken",source="gateway"} 1`,
+		`central_application_gateway_requests_total{application="",code="404",entry="",service="",source="caller"} 1`,
 		`central_application_gateway_requests_total{application="counted",code="2xx",entry="",service="some-api",source="none"} 1`,
-		`central_application_gateway_requests_total{application="counted",code="2xx",entry="some-api-api",service="some-api",source="none"} 1`,
-		`central_application_gateway_requests_total{application="counted",code="5xx",entry="",service="some-api",source="target"} 1`,
-		`central_application_gateway_requests_total{application="counted",code="5xx",entry="",service="broken",source="gateway"} 1`,
-		`central_application_gateway_requests_total{application="",code="4xx",entry="",service="",source="caller"} 1`,
+		`central_application_gateway_requests_total{application="counted",code="200",entry="",service="csrf",source="none"} 2`,
+		`central_application_gateway_requests_total{application="counted",code="502",entry="",service="no-csrf",source="credentials"} 1`,
 		`central_application_gateway_token_fetches_total{result="success",type="OAuth"} 1`,
+		`central_application_gateway_csrf_fetches_total{result="success"} 1`,
+		`central_application_gateway_csrf_fetches_total{result="failure"} 1`,
 		`central_application_gateway_route_problems{reason="SecretMissing"} 1`,
 		`central_application_gateway_applications_without_tls_verification 1`,
 		`central_application_gateway_errors_total{application="counted",entry="",reason="TargetFailed",service="some-api"} 1`,
 		`central_application_gateway_errors_total{application="",entry="",reason="NotFound",service=""} 1`,
 		`central_application_gateway_cache_lookups_total{cache="token",result="miss"} 1`,
 		`central_application_gateway_cache_entries{cache="token"} 1`,
-		`central_application_gateway_cache_entries{cache="csrf"} 0`,
+		`central_application_gateway_cache_lookups_total{cache="csrf",result="miss"} 2`,
+		`central_application_gateway_cache_lookups_total{cache="csrf",result="hit"} 1`,
+		`central_application_gateway_cache_entries{cache="csrf"} 1`,
 	} {
 		if !strings.Contains(text, line+"\n") {
 			t.Errorf("no line %s", line)

@@ -26,7 +26,7 @@ var gateway = board{
 			{kind: stack, title: "Calls by Application", about: "Whatever became of them. Those that found no API are not among them.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (application) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval]))`, "{{application}}"}}},
 			{kind: stack, title: "Calls by status", about: "The class of the status that callers got.", unit: units.RequestsPerSecond, width: 8, names: outcomes,
-				queries: []query{{`sum by (code) (rate(central_application_gateway_requests_total` + of + `[$__rate_interval]))`, "{{code}}"}}},
+				queries: classes("central_application_gateway_requests_total" + of)},
 			{kind: graph, title: "Calls in flight", about: "Calls that have not ended, by Pod.", unit: units.Short, width: 8,
 				queries: []query{{`sum by (pod) (central_application_gateway_requests_in_flight)`, "{{pod}}"}}},
 			{kind: graph, title: "Duration of calls", about: "So many in a hundred calls took no longer, the external systems' own time included.", unit: units.Seconds, width: 12, logarithmic: true,

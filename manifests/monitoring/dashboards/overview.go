@@ -37,7 +37,7 @@ var overview = board{
 		}},
 		{"Calls of workloads to external systems", []panel{
 			{kind: stack, title: "Calls", about: "By the class of the status that callers got.", unit: units.RequestsPerSecond, width: 8, names: outcomes,
-				queries: []query{{`sum by (code) (rate(central_application_gateway_requests_total[$__rate_interval]))`, "{{code}}"}}},
+				queries: classes("central_application_gateway_requests_total")},
 			{kind: graph, title: "Calls that end by an error", about: "By where the error lies.", unit: units.RequestsPerSecond, width: 8,
 				queries: []query{{`sum by (source) (rate(central_application_gateway_requests_total{source!="none"}[$__rate_interval]))`, "{{source}}"}}},
 			{kind: graph, title: "Duration of calls", about: "So many in a hundred calls took no longer, the external systems' own time included.", unit: units.Seconds, width: 8, logarithmic: true,

@@ -79,6 +79,11 @@ var outcomes = map[string]string{
 	"accepted": green, "refused": orange, "failed": red,
 }
 
+// classes are the rates of a counter, with its selector, by the class of its label code.
+func classes(counter string) []query {
+	return []query{{`sum by (class) (label_replace(rate(` + counter + `[$__rate_interval]), "class", "$1", "code", "(.)..*"))`, "{{class}}xx"}}
+}
+
 // trouble is green at 0, and the colour from 1 on.
 func trouble(name string) []colour { return []colour{{0, green}, {1, name}} }
 
