@@ -11,6 +11,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -19,6 +20,7 @@ import (
 	"github.com/go-logr/logr"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/wait"
@@ -221,9 +223,11 @@ func install(t *testing.T, overlay string, components ...string) {
 				t.Error(err)
 			}
 		}
-		if _, err := kubectl(context.Background(), text, uninstall...); err != nil {
+		// While kubectl waits it asks for five objects a second only.
+		if _, err := kubectl(context.Background(), text, append(slices.Clone(uninstall), "--wait=false")...); err != nil {
 			t.Error(err)
 		}
+		gone(t, text)
 		for _, list := range []client.ObjectList{&compassv1alpha1.CompassConnectionList{}, &applicationv1alpha1.ApplicationList{}} {
 			if err := kube.List(context.Background(), list); err != nil {
 				t.Errorf("the resource definitions are gone: %v", err)
@@ -232,6 +236,26 @@ func install(t *testing.T, overlay string, components ...string) {
 	})
 	if _, err := kubectl(t.Context(), text, "apply", "--server-side", "--field-manager=administrator", "--force-conflicts", "--validate=strict", "-f", "-"); err != nil {
 		t.Fatalf("installing %s: %v", overlay, err)
+	}
+}
+
+// gone waits until nothing of what was uninstalled is left.
+func gone(t *testing.T, text string) {
+	t.Helper()
+	for name, object := range parsed(t, text) {
+		if object.GetLabels()["app.kubernetes.io/component"] == "resource-definitions" {
+			continue
+		}
+		err := wait.PollUntilContextTimeout(context.Background(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
+			err := kube.Get(ctx, client.ObjectKeyFromObject(object), object)
+			if apierrors.IsNotFound(err) {
+				return true, nil
+			}
+			return false, err
+		})
+		if err != nil {
+			t.Errorf("%s does not go: %v", name, err)
+		}
 	}
 }
 

@@ -81,7 +81,7 @@ func (c *components) runGateway(t *testing.T) string {
 		t.Fatal(err)
 	}
 	o.ListenAddress, o.ProxyPort, o.ProxyPortCompass, o.ExternalAPIPort = "127.0.0.1", 0, 0, 0
-	o.AllowedTargets, o.LogLevel, o.Config = "127.0.0.1/32", "debug", as(t, gatewayName)
+	o.AllowedTargets, o.LogLevel, o.Config, o.DrainDelay = "127.0.0.1/32", "debug", as(t, gatewayName), 0
 	if err := errors.Join(o.Validate(), o.Complete()); err != nil {
 		t.Fatal(err)
 	}
