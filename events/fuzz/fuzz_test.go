@@ -11,7 +11,7 @@ import (
 )
 
 // TestSoakFuzzEventPath runs every fuzz target below events for ten million executions, or as many as
-// APPCONN_FUZZ_EXECUTIONS says. One after the other they take hours, so only with APPCONN_SOAK.
+// APPCONN_FUZZ_EXECUTIONS says, one folder after the other. They take long, so only with APPCONN_SOAK.
 func TestSoakFuzzEventPath(t *testing.T) {
 	executions := os.Getenv("APPCONN_FUZZ_EXECUTIONS")
 	if executions == "" {
@@ -25,40 +25,43 @@ func TestSoakFuzzEventPath(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	count := regexp.MustCompile(`execs: (\d+)`)
+	count := regexp.MustCompile(`(?m)^fuzzed\t\S+ (Fuzz\w+): (\d+) executions`)
 	target := regexp.MustCompile(`(?m)^func (Fuzz\w+)\(`)
-	found := 0
+	targets := map[string][]string{} // by folder
 	for _, file := range files {
 		text, err := os.ReadFile(file)
 		if err != nil {
 			t.Fatal(err)
 		}
 		for _, m := range target.FindAllSubmatch(text, -1) {
-			found++
-			dir, name := filepath.Dir(file), string(m[1])
-			t.Run(filepath.Base(dir)+"/"+name, func(t *testing.T) {
-				if os.Getenv("APPCONN_SOAK") == "" {
-					t.Skip("takes long: make soak runs it")
-				}
-				c := exec.CommandContext(t.Context(), "go", "test", "-run", "^$", "-fuzz", "^"+name+"$", "-fuzztime", executions+"x", ".")
-				c.Dir = dir
-				out, err := c.CombinedOutput()
-				if err != nil {
-					t.Fatalf("%v\n%s", err, out)
-				}
-				// The last count is of all.
-				counts := count.FindAllSubmatch(out, -1)
-				if len(counts) == 0 {
-					t.Fatalf("nothing was executed:\n%s", out)
-				}
-				if n, err := strconv.Atoi(string(counts[len(counts)-1][1])); err != nil || n < want {
-					t.Errorf("%d executions, want %d; %v\n%s", n, want, err, out)
-				}
-				t.Logf("%s executions", counts[len(counts)-1][1])
-			})
+			folder := filepath.Base(filepath.Dir(file))
+			targets[folder] = append(targets[folder], string(m[1]))
 		}
 	}
-	if found == 0 {
+	if len(targets) == 0 {
 		t.Error("no fuzz targets found")
+	}
+	for folder, names := range targets {
+		t.Run(folder, func(t *testing.T) {
+			if os.Getenv("APPCONN_SOAK") == "" {
+				t.Skip("takes long: make soak runs it")
+			}
+			out, err := exec.CommandContext(t.Context(), "../../build/fuzz", executions+"x", "events/"+folder).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			counts := map[string]int{}
+			for _, m := range count.FindAllSubmatch(out, -1) {
+				if counts[string(m[1])], err = strconv.Atoi(string(m[2])); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, name := range names {
+				if counts[name] < want {
+					t.Errorf("%s: %d executions, want %d\n%s", name, counts[name], want, out)
+				}
+				t.Logf("%s: %d executions", name, counts[name])
+			}
+		})
 	}
 }
