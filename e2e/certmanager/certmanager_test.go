@@ -132,14 +132,7 @@ func TestARequestThatIsWrongFailsForGoodAndSpendsNoToken(t *testing.T) {
 
 func TestTheAgentLeavesItsCertificateToCertManager(t *testing.T) {
 	s := newStage(t, compass.Options{})
-	first, err := s.compass.Admin().RuntimeToken(runtimeID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.secrets = append(s.secrets, first.Token)
-	s.create(&corev1.Secret{ObjectMeta: s.meta("compass-agent-configuration"), StringData: map[string]string{
-		"CONNECTOR_URL": first.ConnectorURL, "RUNTIME_ID": runtimeID, "TENANT": tenant, "TOKEN": first.Token,
-	}})
+	s.configure()
 	s.start()
 	s.synchronized()
 	name := types.NamespacedName{Namespace: s.system, Name: "cluster-client-certificates"}
@@ -163,12 +156,7 @@ func TestTheAgentLeavesItsCertificateToCertManager(t *testing.T) {
 	}
 
 	// A renewal that a person asks for: cert-manager makes the key, the issuer signs over mTLS, the agent mirrors.
-	connection := s.connection()
-	changed := connection.DeepCopy()
-	changed.Spec.RefreshCredentialsNow = true
-	if err := s.client.Patch(t.Context(), changed, client.MergeFrom(connection)); err != nil {
-		t.Fatal(err)
-	}
+	s.ask(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.RefreshCredentialsNow = true })
 	s.eventually("the new certificate to be current", func() bool {
 		now := s.secret(name)
 		return !bytes.Equal(now.Data[certs.ClientCertificate], before.Data[certs.ClientCertificate]) && bytes.Equal(now.Data[certs.ClientChain], now.Data[certs.TLSCertificate])
@@ -206,14 +194,9 @@ func (s *stage) mirrored(found *corev1.Secret) {
 // leave has the cluster leave Compass, and looks that cert-manager has nothing to do for it any more.
 func (s *stage) leave() {
 	s.t.Helper()
-	connection := s.connection()
-	changed := connection.DeepCopy()
-	changed.Spec.Farewell = compassv1alpha1.FarewellRevoke
-	if err := s.client.Patch(s.t.Context(), changed, client.MergeFrom(connection)); err != nil {
-		s.t.Fatal(err)
-	}
+	s.ask(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.Farewell = compassv1alpha1.FarewellRevoke })
 	s.eventually("the finalizer", func() bool { return len(s.connection().Finalizers) > 0 })
-	if err := s.client.Delete(s.t.Context(), changed); err != nil {
+	if err := s.client.Delete(s.t.Context(), s.connection()); err != nil {
 		s.t.Fatal(err)
 	}
 	s.eventually("the CompassConnection to be gone", func() bool { return s.connection() == nil })

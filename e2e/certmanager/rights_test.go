@@ -22,7 +22,6 @@ import (
 	clientfeaturestesting "k8s.io/client-go/features/testing"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/rest"
-	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/yaml"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -89,21 +88,9 @@ func TestTheAgentLeavesItsCertificateToCertManagerByTheRightsOfTheComponentAndNe
 	})
 
 	s.start()
-	first, err := s.compass.Admin().RuntimeToken(runtimeID)
-	if err != nil {
-		t.Fatal(err)
-	}
-	s.secrets = append(s.secrets, first.Token)
-	s.create(&corev1.Secret{ObjectMeta: s.meta("compass-agent-configuration"), StringData: map[string]string{
-		"CONNECTOR_URL": first.ConnectorURL, "RUNTIME_ID": runtimeID, "TENANT": tenant, "TOKEN": first.Token,
-	}})
+	s.configure()
 	s.synchronized()
-	connection := s.connection()
-	changed := connection.DeepCopy()
-	changed.Spec.RefreshCredentialsNow = true
-	if err := s.client.Patch(t.Context(), changed, client.MergeFrom(connection)); err != nil {
-		t.Fatal(err)
-	}
+	s.ask(func(spec *compassv1alpha1.CompassConnectionSpec) { spec.RefreshCredentialsNow = true })
 	s.eventually("the renewal", func() bool { return !s.connection().Spec.RefreshCredentialsNow })
 
 	// A workload's certificate, by an issuer for all namespaces; and one that waits for what is not there, and says so again and again.

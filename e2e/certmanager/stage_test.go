@@ -124,8 +124,8 @@ func (s *stage) describe() {
 	}
 }
 
-// start runs the agent, with the issuer in it, until the test ends.
-func (s *stage) start() {
+// start runs the agent, with the issuer in it, until the test ends or stop is called.
+func (s *stage) start() (stop func()) {
 	s.t.Helper()
 	o, err := agent.FromEnvironment(func(name string) string { return s.env[name] })
 	if err != nil {
@@ -137,7 +137,7 @@ func (s *stage) start() {
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(ctx, o) }()
-	s.t.Cleanup(func() {
+	stop = sync.OnceFunc(func() {
 		cancel()
 		select {
 		case err := <-ended:
@@ -148,6 +148,7 @@ func (s *stage) start() {
 			s.t.Error("the agent does not end")
 		}
 	})
+	s.t.Cleanup(stop)
 	select {
 	case <-open:
 	case err := <-ended:
@@ -156,6 +157,7 @@ func (s *stage) start() {
 	case <-time.After(patience):
 		s.t.Fatal("the agent does not start")
 	}
+	return stop
 }
 
 // pair spends a first token and puts the second one into a pairing Secret. It gives the subject for a Certificate.
