@@ -6,6 +6,7 @@ package proxy
 import (
 	"context"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -21,6 +22,7 @@ import (
 	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/routes"
+	"github.com/application-connector/application-connector/gateway/settings"
 	"github.com/application-connector/application-connector/gateway/transport"
 	"github.com/application-connector/application-connector/secret"
 )
@@ -173,6 +175,10 @@ func modify(r *http.Response) error {
 	}
 	if policy := x.route.Settings.Response; policy != nil {
 		policy.Apply(r.Header)
+		policy.Strip(r.Trailer)
+		if r.StatusCode != http.StatusSwitchingProtocols {
+			r.Body = &strippedTrailers{r.Body, r, policy}
+		}
 	}
 	if r.StatusCode >= 500 && r.StatusCode < 600 {
 		x.source, x.reason = SourceTarget, FailureTarget
@@ -190,6 +196,20 @@ func rewriteHeader(r *http.Response, name string, x *exchange, rewrite bool) {
 			r.Header[name][i] = x.location(value, r.Request.URL, rewrite)
 		}
 	}
+}
+
+// strippedTrailers is the body of an answer, whose trailers are there when it is closed.
+type strippedTrailers struct {
+	io.ReadCloser
+	of     *http.Response
+	policy *settings.HeaderPolicy
+}
+
+// Close implements io.Closer.
+func (s *strippedTrailers) Close() error {
+	err := s.ReadCloser.Close()
+	s.policy.Strip(s.of.Trailer)
+	return err
 }
 
 // pauses says whether it is in an answer's nature to pause as long as it likes.

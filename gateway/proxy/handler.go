@@ -28,7 +28,7 @@ func (h *handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		x.body = &boundedBody{ReadCloser: r.Body, x: x, bound: h.engine.options.RequestTimeout}
 		defer x.body.leave(w) // after all else
 	}
-	rec := &recorder{ResponseWriter: w, x: x}
+	rec := &recorder{ResponseWriter: w, x: x, closes: w.Header()["Connection"] != nil}
 	r, end := h.engine.traceCall(r, rec, x)
 	defer end()
 	done := h.engine.observe(r, rec, x)

@@ -29,13 +29,28 @@ type Observer interface {
 type recorder struct {
 	http.ResponseWriter
 	x      *exchange
+	closes bool // the server wants the connection to end with this answer
 	status int
 	bytes  int64
 }
 
 // WriteHeader implements http.ResponseWriter.
 func (r *recorder) WriteHeader(status int) {
-	if r.status == 0 && (status >= 200 || status == http.StatusSwitchingProtocols) {
+	header := r.Header()
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		// What comes before the answer, after which the proxy clears the header.
+		delete(header, "Connection")
+		delete(header, HeaderReason)
+		if r.x.route != nil && r.x.route.Settings.Response != nil {
+			r.x.route.Settings.Response.Strip(header)
+		}
+		r.ResponseWriter.WriteHeader(status)
+		return
+	}
+	if r.closes {
+		header["Connection"] = []string{"close"}
+	}
+	if r.status == 0 {
 		r.status = status
 	}
 	r.ResponseWriter.WriteHeader(status)

@@ -16,6 +16,8 @@ import (
 
 	"github.com/coder/websocket"
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
 func theFirstEventOfAStreamArrivesBeforeTheStreamEnds(t *testing.T) {
@@ -158,33 +160,94 @@ func TestTrailersAndInformationalAnswersPass(t *testing.T) {
 		w.Header().Set(http.TrailerPrefix+"X-Unannounced", "u")
 	})
 	r.application("app", nil, entry("svc", target.URL))
+	want := streamed{
+		early: map[int]http.Header{103: {"Link": {"</style.css>; rel=preload"}}, 123: {}}, status: 200, body: "body",
+		trailer: http.Header{"X-Announced": {"a"}, "X-Unannounced": {"u"}},
+	}
+	if diff := cmp.Diff(want, r.stream("/app/svc"), cmp.AllowUnexported(streamed{})); diff != "" {
+		t.Error(diff)
+	}
+}
+
+// streamed is an answer with what came before and after it.
+type streamed struct {
+	early   map[int]http.Header
+	status  int
+	closes  bool
+	body    string
+	trailer http.Header
+}
+
+// stream makes a call and keeps all that comes.
+func (r *rig) stream(path string) streamed {
+	r.t.Helper()
 	var mu sync.Mutex
-	early := map[int]string{}
+	got := streamed{early: map[int]http.Header{}}
 	trace := &httptrace.ClientTrace{Got1xxResponse: func(code int, header textproto.MIMEHeader) error {
 		mu.Lock()
 		defer mu.Unlock()
-		early[code] = header.Get("Link")
+		got.early[code] = http.Header(header)
 		return nil
 	}}
-	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodGet, r.services.URL+"/app/svc", nil)
+	request, err := http.NewRequestWithContext(httptrace.WithClientTrace(context.Background(), trace), http.MethodGet, r.services.URL+path, nil)
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	response, err := r.client.Do(request)
 	if err != nil {
-		t.Fatal(err)
+		r.t.Fatal(err)
 	}
 	defer response.Body.Close()
-	body, err := io.ReadAll(response.Body)
-	if err != nil || string(body) != "body" || response.StatusCode != 200 {
-		t.Errorf("%d %q %v", response.StatusCode, body, err)
-	}
-	if diff := cmp.Diff(http.Header{"X-Announced": {"a"}, "X-Unannounced": {"u"}}, response.Trailer); diff != "" {
-		t.Error(diff)
+	text, err := io.ReadAll(response.Body)
+	if err != nil {
+		r.t.Error(err)
 	}
 	mu.Lock()
 	defer mu.Unlock()
-	if diff := cmp.Diff(map[int]string{103: "</style.css>; rel=preload", 123: ""}, early); diff != "" {
+	got.status, got.closes, got.body, got.trailer = response.StatusCode, response.Close, string(text), response.Trailer
+	return got
+}
+
+func TestWhatAHeaderPolicyRemovesIsNeitherInTrailersNorInInformationalAnswers(t *testing.T) {
+	r := newRig(t)
+	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+		for _, name := range []string{"X-Secret", "X-Set", "Link", "Gateway-Error-Reason"} {
+			w.Header().Set(name, "early")
+		}
+		w.WriteHeader(http.StatusEarlyHints)
+		clear(w.Header())
+		w.Header().Set("Trailer", "X-Secret, X-Announced")
+		io.WriteString(w, "body")
+		for _, name := range []string{"X-Secret", "X-Announced", http.TrailerPrefix + "X-Secret-Too", http.TrailerPrefix + "X-Set", http.TrailerPrefix + "X-Unannounced"} {
+			w.Header().Set(name, "late")
+		}
+	})
+	r.application("app", settings(v1alpha1.TargetSettings{Headers: &v1alpha1.HeaderSettings{
+		Response: &v1alpha1.HeaderPolicy{Remove: []string{"X-Secret*"}, Set: []v1alpha1.HeaderField{{Name: "X-Set", Value: "ours"}}},
+	}}), entry("svc", target.URL))
+	want := streamed{early: map[int]http.Header{103: {"Link": {"early"}}}, status: 200, body: "body", trailer: http.Header{"X-Announced": {"late"}, "X-Unannounced": {"late"}}}
+	if diff := cmp.Diff(want, r.stream("/app/svc"), cmp.AllowUnexported(streamed{})); diff != "" {
+		t.Error(diff)
+	}
+	if a := r.get("/app/svc"); a.Header.Get("X-Set") != "ours" {
+		t.Errorf("%+v", a)
+	}
+}
+
+func TestAnAnswerThatClosesTheConnectionDoesSoAfterInformationalOnesToo(t *testing.T) {
+	r := newRig(t)
+	next := r.services.Config.Handler
+	r.services.Config.Handler = http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		w.Header().Set("Connection", "close") // as the gateway does when it is ending
+		next.ServeHTTP(w, q)
+	})
+	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+		w.WriteHeader(http.StatusEarlyHints)
+		io.WriteString(w, "body")
+	})
+	r.application("app", nil, entry("svc", target.URL))
+	want := streamed{early: map[int]http.Header{103: {}}, status: 200, closes: true, body: "body"}
+	if diff := cmp.Diff(want, r.stream("/app/svc"), cmp.AllowUnexported(streamed{})); diff != "" {
 		t.Error(diff)
 	}
 }

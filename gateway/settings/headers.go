@@ -21,6 +21,14 @@ type field struct{ name, value string }
 
 // Apply changes h.
 func (p *HeaderPolicy) Apply(h http.Header) {
+	p.Strip(h)
+	for _, f := range p.set {
+		h[f.name] = []string{f.value}
+	}
+}
+
+// Strip takes out of h all that the policy removes or sets. It is for what comes besides a header: trailers and 1xx.
+func (p *HeaderPolicy) Strip(h http.Header) {
 	for _, name := range p.remove {
 		delete(h, name)
 	}
@@ -32,7 +40,7 @@ func (p *HeaderPolicy) Apply(h http.Header) {
 		}
 	}
 	for _, f := range p.set {
-		h[f.name] = []string{f.value}
+		delete(h, f.name)
 	}
 }
 

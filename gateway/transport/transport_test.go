@@ -92,6 +92,7 @@ func TestAConnectionOnWhichNothingIsAnsweredAnyMoreIsNotSharedByLaterCalls(t *te
 				if q.URL.Path == "/slow" {
 					arrived <- struct{}{}
 					<-q.Context().Done()
+					panic(http.ErrAbortHandler) // an answer could come before the end of the connection
 				}
 				io.WriteString(w, q.Proto)
 			}))
