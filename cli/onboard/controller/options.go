@@ -182,8 +182,11 @@ func (o *Options) Complete() error {
 		return nil
 	}
 	var err error
-	o.Kubernetes, err = kubeconfig.Config(o.Config)
-	return err
+	if o.Kubernetes, err = kubeconfig.Config(o.Config); err != nil {
+		return err
+	}
+	o.Kubernetes.QPS, o.Kubernetes.Burst = 50, 100 // each attempt reads a Secret and may write a record
+	return nil
 }
 
 func (o *Options) logger() *slog.Logger {
