@@ -304,7 +304,7 @@ func TestAClusterIsOnboardedPairedSyncedAndOffboardedTwiceOverByTheRightsOfTheMa
 			}
 			eventually(t, "the record of the twin to go", func() error {
 				_, err := record("twin")
-				return gone(err)
+				return isGone(err)
 			})
 		}
 		secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: onboarding, Name: "cluster"}}
@@ -313,8 +313,8 @@ func TestAClusterIsOnboardedPairedSyncedAndOffboardedTwiceOverByTheRightsOfTheMa
 		}
 		eventually(t, "the cluster to be removed", func() error {
 			configuration := &corev1.Secret{}
-			return errors.Join(gone(kube.Get(t.Context(), client.ObjectKeyFromObject(secret), &corev1.Secret{})),
-				gone(kube.Get(t.Context(), client.ObjectKey{Namespace: system, Name: "compass-agent-configuration"}, configuration)))
+			return errors.Join(isGone(kube.Get(t.Context(), client.ObjectKeyFromObject(secret), &corev1.Secret{})),
+				isGone(kube.Get(t.Context(), client.ObjectKey{Namespace: system, Name: "compass-agent-configuration"}, configuration)))
 		})
 		if left := runtimes(); len(left) != 0 {
 			t.Errorf("round %d: left are runtimes %v", round, left)
@@ -367,8 +367,8 @@ func assign(t *testing.T, server *compass.Server) {
 	}
 }
 
-// gone is nil for what is not there.
-func gone(err error) error {
+// isGone is nil for what is not there.
+func isGone(err error) error {
 	if apierrors.IsNotFound(err) {
 		return nil
 	}
