@@ -3,26 +3,25 @@
 package agenttest
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
 	"time"
 
 	"github.com/go-logr/logr"
 	corev1 "k8s.io/api/core/v1"
-	eventsv1 "k8s.io/api/events/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/apimachinery/pkg/util/wait"
-	"k8s.io/client-go/kubernetes"
 	clientgoscheme "k8s.io/client-go/kubernetes/scheme"
 	"k8s.io/client-go/rest"
 	ctrl "sigs.k8s.io/controller-runtime"
@@ -32,6 +31,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/secret/canary"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
@@ -77,13 +77,12 @@ type Stage struct {
 	Compass *compass.Server
 	// Env is what agents get that are started from then on. Log is what they all wrote.
 	Env map[string]string
-	Log *Buffer
+	Log *leaktest.Log
 	// Canaries are whatever was secret in any Secret of the stage, and what tests add.
 	Canaries *canary.Set
+	watch    *leaktest.Watch
 	// Configuration, Credential and Authorities name the Secrets with the pairing data, the client certificate and the CAs.
 	Configuration, Credential, Authorities types.NamespacedName
-
-	metrics, pages *Buffer // of each agent, at its end: its metrics, and its status page as HTML and as JSON
 }
 
 // New makes a stage, and looks at the end of the test that no secret was told.
@@ -99,7 +98,8 @@ func New(t *testing.T) *Stage {
 	if err != nil {
 		t.Fatal(err)
 	}
-	server, err := compass.Start(t.Context(), compass.Options{Seed: Seed})
+	watch := leaktest.Of(t)
+	server, err := compass.Start(t.Context(), compass.Options{Seed: Seed, OnSecret: watch.Add})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,7 +114,7 @@ func New(t *testing.T) *Stage {
 		t.Fatal(err)
 	}
 	s := &Stage{
-		T: t, Client: c, Compass: server, Log: &Buffer{}, Canaries: &canary.Set{}, metrics: &Buffer{}, pages: &Buffer{},
+		T: t, Client: c, Compass: server, Log: watch.Log("agent"), Canaries: watch.Secrets, watch: watch,
 		Configuration: types.NamespacedName{Namespace: system, Name: "compass-agent-configuration"},
 		Credential:    types.NamespacedName{Namespace: system, Name: "cluster-client-certificates"},
 		Authorities:   types.NamespacedName{Namespace: ingress, Name: "kyma-gateway-certs-cacert"},
@@ -126,10 +126,9 @@ func New(t *testing.T) *Stage {
 		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "127.0.0.1:0", "APP_LEADER_ELECTION": "false",
 		"APP_LOG_LEVEL": "debug",
 	}
-	s.Canaries.Add("the password of the shop", CanaryText)
+	watch.Add("the password of the shop", CanaryText)
+	watch.Cluster(t, &Cluster)
 	t.Cleanup(s.sweep)
-	s.watchSecrets(system)
-	t.Cleanup(s.NoSecretWasTold)
 	return s
 }
 
@@ -156,7 +155,7 @@ func (s *Stage) Configure(edits ...func(map[string]string)) {
 	for _, edit := range edits {
 		edit(data)
 	}
-	s.Canaries.Add("a one-time token", data["TOKEN"])
+	s.watch.Add("a one-time token", data["TOKEN"])
 	secret := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: s.Configuration.Namespace, Name: s.Configuration.Name}, StringData: data}
 	err = s.Client.Create(s.T.Context(), secret.DeepCopy())
 	if client.IgnoreAlreadyExists(err) != nil {
@@ -194,8 +193,9 @@ func (s *Stage) Start() *Running {
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(ctx, o) }()
 	r.Stop = sync.OnceFunc(func() {
-		_, _ = io.WriteString(s.metrics, scraped(r.Metrics+"/metrics"))
-		_, _ = io.WriteString(s.pages, scraped(r.Page+"/")+scraped(r.Page+"/status.json"))
+		for _, url := range []string{r.Metrics + "/metrics", r.Page + "/", r.Page + "/status.json"} {
+			s.watch.Read("page "+url[strings.LastIndex(url, "/"):]+" of the agent", url)
+		}
 		cancel()
 		select {
 		case err := <-ended:
@@ -215,18 +215,6 @@ func (s *Stage) Start() *Running {
 		s.T.Fatal("the agent does not start")
 	}
 	return r
-}
-
-// scraped is what a URL answers; empty if it does not.
-func scraped(url string) string {
-	c := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
-	response, err := c.Get(url)
-	if err != nil {
-		return ""
-	}
-	defer func() { _ = response.Body.Close() }()
-	body, _ := io.ReadAll(io.LimitReader(response.Body, 4<<20)) // what came is looked at
-	return string(body)
 }
 
 // Connection reads the CompassConnection; nil if there is none.
@@ -341,57 +329,8 @@ func (s *Stage) Fault(f compass.Fault) (clear func()) {
 	return func() { s.Compass.Admin().ClearFaults(id) }
 }
 
-// NoSecretWasTold looks for the secrets of the test in everything that the agent tells.
-func (s *Stage) NoSecretWasTold() {
-	told := map[string]string{"log": s.Log.String()}
-	if c := s.Connection(context.Background()); c != nil {
-		told["CompassConnection"] = Printed(s.T, c)
-	}
-	var events eventsv1.EventList
-	if err := s.Client.List(context.Background(), &events); err != nil {
-		s.T.Error(err)
-	}
-	for _, e := range events.Items {
-		told["event "+e.Reason] += e.Note + "\n"
-	}
-	told["metrics"], told["status page"] = s.metrics.String(), s.pages.String()
-	for where, text := range told {
-		for _, name := range s.Canaries.In(text) {
-			s.T.Errorf("%s is told: in the %s", name, where)
-		}
-	}
-}
-
-// secretKeys are the keys of Secrets whose values must not be told.
-var secretKeys = []string{"TOKEN", "token", "key", "tls.key", "password", "clientSecret", "headers", "queryParameters"}
-
-// watchSecrets records whatever is secret of each version of each Secret in a namespace, until the test ends.
-func (s *Stage) watchSecrets(namespace string) {
-	s.T.Helper()
-	c, err := kubernetes.NewForConfig(&Cluster)
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	w, err := c.CoreV1().Secrets(namespace).Watch(context.Background(), metav1.ListOptions{})
-	if err != nil {
-		s.T.Fatal(err)
-	}
-	ended := make(chan struct{})
-	go func() {
-		defer close(ended)
-		for event := range w.ResultChan() {
-			if secret, ok := event.Object.(*corev1.Secret); ok {
-				for _, key := range secretKeys {
-					s.Canaries.Add("key "+key+" of Secret "+secret.Name, string(secret.Data[key]))
-				}
-			}
-		}
-	}()
-	s.T.Cleanup(func() {
-		w.Stop()
-		<-ended
-	})
-}
+// NoSecretWasTold looks for the secrets of the test in everything that the agent has told. The end of the test looks too.
+func (s *Stage) NoSecretWasTold() { leaktest.Of(s.T).Look() }
 
 // Printed is a value in JSON.
 func Printed(t *testing.T, v any) string {
@@ -433,32 +372,15 @@ func EndOf(t *testing.T, env map[string]string) error {
 	if err != nil {
 		return err
 	}
-	o.LogTo = &Buffer{}
+	watch := leaktest.Of(t)
+	watch.Add("the cluster's token", Cluster.BearerToken)
+	o.LogTo = watch.Log("agent that ends")
 	err = agent.Run(ctx, o)
+	watch.Told("error of the agent", fmt.Sprint(err))
 	if ctx.Err() != nil {
 		t.Error("the agent runs")
 	}
 	return err
-}
-
-// Buffer keeps what is written into it. It is safe for concurrent use.
-type Buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-// Write implements io.Writer.
-func (l *Buffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-// String is all that was written.
-func (l *Buffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // Set is an edit of the configuration Secret.

@@ -59,7 +59,7 @@ func Of(tb testing.TB) *Watch {
 			watchesMu.Lock()
 			delete(watches, name)
 			watchesMu.Unlock()
-			w.look()
+			w.Look()
 		})
 	}
 	return w
@@ -134,8 +134,11 @@ func (w *Watch) Answer(where string, status int, header http.Header, body string
 // Scrape reads a page of a program, such as its metrics, when the test ends and before what was started earlier ends. A
 // program that has ended by then tells nothing.
 func (w *Watch) Scrape(tb testing.TB, where, url string) {
-	tb.Cleanup(func() { w.Told(where, fetch(url)) })
+	tb.Cleanup(func() { w.Read(where, url) })
 }
+
+// Read is Scrape, now.
+func (w *Watch) Read(where, url string) { w.Told(where, fetch(url)) }
 
 // fetch is what a URL answers; empty if it does not.
 func fetch(url string) string {
@@ -201,8 +204,9 @@ func (w *Watch) Log(name string) *Log {
 	return w.logs[name]
 }
 
-// look fails the test if a secret was told, or if nothing was there to look at or to look for.
-func (w *Watch) look() {
+// Look fails the test if a secret was told, or if nothing was there to look at or to look for. The end of the test does so too;
+// what was written into a cluster counts only then.
+func (w *Watch) Look() {
 	w.tb.Helper()
 	for _, leak := range w.leaks() {
 		w.tb.Error(leak)

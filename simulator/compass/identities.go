@@ -55,6 +55,8 @@ type identities struct {
 	auths   map[string]*systemAuth
 	tokens  map[string]oneTimeToken
 	revoked map[string]bool
+	// onSecret is told each token.
+	onSecret func(name, text string)
 }
 
 // identitiesFile is how identities are stored.
@@ -64,8 +66,8 @@ type identitiesFile struct {
 	Revoked []string                `json:"revoked"`
 }
 
-func newIdentities() *identities {
-	return &identities{auths: map[string]*systemAuth{}, tokens: map[string]oneTimeToken{}, revoked: map[string]bool{}}
+func newIdentities(onSecret func(name, text string)) *identities {
+	return &identities{auths: map[string]*systemAuth{}, tokens: map[string]oneTimeToken{}, revoked: map[string]bool{}, onSecret: onSecret}
 }
 
 func (i *identities) load(f identitiesFile) {
@@ -110,6 +112,7 @@ func (i *identities) newToken(authID string, now time.Time, validity time.Durati
 	var raw [64]byte
 	rand.Read(raw[:]) // never fails: documented since Go 1.24
 	token := base64.URLEncoding.EncodeToString(raw[:])
+	i.onSecret("a one-time token", token)
 	i.mu.Lock()
 	defer i.mu.Unlock()
 	if i.auths[authID] == nil {

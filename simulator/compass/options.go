@@ -46,6 +46,8 @@ type Options struct {
 	// Log receives what an operator of Compass would see; default: nothing.
 	// It never receives tokens or credentials.
 	Log *slog.Logger
+	// OnSecret is told each one-time token that is made, with what it is; default: nobody. Tests look whether one was leaked.
+	OnSecret func(name, text string)
 }
 
 func (o Options) complete() Options {
@@ -60,6 +62,9 @@ func (o Options) complete() Options {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.OnSecret == nil {
+		o.OnSecret = func(string, string) {}
 	}
 	return o
 }

@@ -65,7 +65,7 @@ func Start(ctx context.Context, o Options) (*Server, error) {
 	if err := o.validate(); err != nil {
 		return nil, fmt.Errorf("compass: %w", err)
 	}
-	s := &Server{log: o.Log, clock: o.Clock, host: o.Host, state: stateDir(o.StateDir), identities: newIdentities(), traffic: newTraffic(),
+	s := &Server{log: o.Log, clock: o.Clock, host: o.Host, state: stateDir(o.StateDir), identities: newIdentities(o.OnSecret), traffic: newTraffic(),
 		idle: map[net.Conn]struct{}{}}
 	s.tokenLife.Store(int64(o.TokenValidity))
 	s.certificateLife.Store(int64(o.CertificateValidity))

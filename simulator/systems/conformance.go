@@ -48,7 +48,9 @@ func (s *Server) conformanceToken(w http.ResponseWriter, r *http.Request) {
 
 func (s *Server) conformanceBadToken(w http.ResponseWriter, r *http.Request) {
 	if s.grantRequest(w, r, true) {
-		writeJSON(w, http.StatusOK, tokenAnswer{AccessToken: uuid.NewString(), TokenType: "bearer"})
+		token := uuid.NewString()
+		s.o.OnSecret("an OAuth token", token)
+		writeJSON(w, http.StatusOK, tokenAnswer{AccessToken: token, TokenType: "bearer"})
 	}
 }
 
@@ -69,14 +71,16 @@ func (s *Server) conformanceCSRF(w http.ResponseWriter, _ *http.Request) {
 	s.state.csrfTokens.put(token, struct{}{})
 	s.state.csrfCookies.put(cookie, struct{}{})
 	s.state.mu.Unlock()
-	csrfAnswer(w, token, cookie)
+	s.csrfAnswer(w, token, cookie)
 }
 
 func (s *Server) conformanceBadCSRF(w http.ResponseWriter, _ *http.Request) {
-	csrfAnswer(w, uuid.NewString(), uuid.NewString())
+	s.csrfAnswer(w, uuid.NewString(), uuid.NewString())
 }
 
-func csrfAnswer(w http.ResponseWriter, token, cookie string) {
+func (s *Server) csrfAnswer(w http.ResponseWriter, token, cookie string) {
+	s.o.OnSecret("a CSRF token", token)
+	s.o.OnSecret("a CSRF session's cookie", cookie)
 	w.Header().Set("X-Csrf-Token", token)
 	http.SetCookie(w, &http.Cookie{Name: conformanceCookie, Value: cookie}) // as the original sets it
 	w.WriteHeader(http.StatusOK)

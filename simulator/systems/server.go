@@ -48,6 +48,9 @@ type Options struct {
 	Clock clock.Clock
 	// Log receives one line per request at debug level; nil discards.
 	Log *slog.Logger
+	// OnSecret is told each OAuth token, CSRF token and session's cookie that is handed out, with what it is; nil means
+	// nobody. Tests look whether one was leaked.
+	OnSecret func(name, text string)
 }
 
 // Credentials are what the APIs accept.
@@ -100,6 +103,9 @@ func (o *Options) Complete() {
 	}
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.OnSecret == nil {
+		o.OnSecret = func(string, string) {}
 	}
 }
 

@@ -68,12 +68,14 @@ type state struct {
 	// reissued holds, for a common name that was revoked, the serial numbers handed out since.
 	reissued map[string]map[string]bool
 	counts   map[string]Count
+	// onSecret is told what is handed out.
+	onSecret func(name, text string)
 }
 
 func newState(o Options) *state {
 	return &state{
 		clock: o.Clock, sessionLifetime: o.SessionLifetime, credentials: o.Credentials, tokenLifetime: o.TokenLifetime,
-		reissued: map[string]map[string]bool{}, counts: map[string]Count{},
+		reissued: map[string]map[string]bool{}, counts: map[string]Count{}, onSecret: o.OnSecret,
 	}
 }
 
@@ -86,6 +88,7 @@ func (s *state) current() (Credentials, time.Duration) {
 // issue hands out a token.
 func (s *state) issue(clientID, certificate string, lifetime time.Duration) string {
 	token := uuid.NewString()
+	s.onSecret("an OAuth token", token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.tokens.put(token, grant{clientID, certificate, s.clock.Now().Add(lifetime)})
@@ -110,6 +113,8 @@ func (s *state) session(id string) (session, bool) {
 
 func (s *state) newSession() (id string, x session) {
 	id, x = uuid.NewString(), session{uuid.NewString(), s.clock.Now().Add(s.sessionLifetime)}
+	s.onSecret("a CSRF session's cookie", id)
+	s.onSecret("a CSRF token", x.token)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.sessions.put(id, x)
