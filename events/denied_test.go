@@ -18,6 +18,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 func TestACertificateIsDeniedAsTheConfigMapSays(t *testing.T) {
@@ -34,7 +35,7 @@ func TestACertificateIsDeniedAsTheConfigMapSays(t *testing.T) {
 	if err := o.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	log := &syncBuffer{}
+	log := &leaktest.Log{}
 	s := running(t, o, log)
 	create(t, c, application("denied-shop", nil))
 	create(t, c, application("spared-shop", nil))

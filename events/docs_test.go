@@ -22,6 +22,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/edge/envoy"
@@ -161,7 +162,7 @@ func withCertificate(t *testing.T, cn string) string {
 // TestReferenceHoldsEveryMetricAndAuditField makes a validator use all of them and compares.
 func TestReferenceHoldsEveryMetricAndAuditField(t *testing.T) {
 	noLeaks(t)
-	log := &syncBuffer{}
+	log := &leaktest.Log{}
 	c := kube(t)
 	create(t, c, application("documented-shop", func(a *v1alpha1.Application) { a.Labels = map[string]string{"application-type": "other"} }))
 	s := running(t, options(t, publisher(t).URL), log)

@@ -10,7 +10,7 @@ import (
 	"testing"
 
 	"github.com/application-connector/application-connector/e2e/kubetest"
-	"github.com/application-connector/application-connector/events"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/tracing/collector"
 )
 
@@ -32,9 +32,9 @@ func TestSpansAreExportedWhenTheEnvironmentNamesACollectorTheLastOnesAtTheEnd(t 
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(t.Context())
-	log, ended := &syncBuffer{}, make(chan error, 1)
+	log, ended := &leaktest.Log{}, make(chan error, 1)
 	go func() {
-		ended <- events.Execute(ctx, []string{"--kubeconfig=" + kubeconfig, "--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--eventingPublisherHost=" + strings.TrimPrefix(publisher.URL, "http://")}, func(string) (string, bool) { return "", false }, log)
+		ended <- execute(t, ctx, []string{"--kubeconfig=" + kubeconfig, "--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--eventingPublisherHost=" + strings.TrimPrefix(publisher.URL, "http://")}, func(string) (string, bool) { return "", false }, log)
 	}()
 	pattern := regexp.MustCompile(`"proxy":"([^"]+)"`)
 	eventually(t, "it listens", func() bool { return pattern.MatchString(log.String()) })

@@ -9,6 +9,7 @@ import (
 	"k8s.io/client-go/kubernetes"
 
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 func TestTheStartSaysWhatTheMeshDoesWithTheHeaderOfClients(t *testing.T) {
@@ -42,7 +43,7 @@ func TestTheStartSaysWhatTheMeshDoesWithTheHeaderOfClients(t *testing.T) {
 			}
 			o := options(t, "http://127.0.0.1:1")
 			o.MeshConfig = namespace + "/istio"
-			log := &syncBuffer{}
+			log := &leaktest.Log{}
 			running(t, o, log)
 			eventually(t, tc.want, func() bool { return strings.Contains(log.String(), tc.want) })
 		})
@@ -54,7 +55,7 @@ func TestAnAccountThatMayNotSeeTheMeshServesAllTheSame(t *testing.T) {
 	create(t, kube(t), application("mesh-shop", nil))
 	o := options(t, publisher(t).URL)
 	o.Kubeconfig = limitedKubeconfig(t)
-	log := &syncBuffer{}
+	log := &leaktest.Log{}
 	s := running(t, o, log)
 	eventually(t, "said", func() bool { return strings.Contains(log.String(), "the settings of the mesh can't be checked") })
 	if got := send(t, s, "mesh-shop", "mesh-shop"); got != 204 {

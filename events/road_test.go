@@ -21,6 +21,7 @@ import (
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/impostor"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/edge"
@@ -144,7 +145,7 @@ func TestFromTheEdgeToEventing(t *testing.T) {
 	create(t, c, application("road-till", func(a *v1alpha1.Application) {
 		a.Spec.CompassMetadata = &v1alpha1.CompassMetadata{Authentication: v1alpha1.Authentication{ClientIDs: []string{"till-id"}}}
 	}))
-	log := &syncBuffer{}
+	log := &leaktest.Log{}
 	r := newRoad(t, store.URL(), log)
 	shop := certificate(t, r.clients, authority.Request{Subject: pkix.Name{CommonName: "road-shop", Organization: []string{"Foo, Inc."}}, URIs: []string{"spiffe://shop/1"}, Hosts: []string{"shop.example"}})
 	till := certificate(t, r.clients, authority.Request{Subject: pkix.Name{CommonName: "till-id", OrganizationalUnit: []string{"Müller"}}})

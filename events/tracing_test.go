@@ -9,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 // TestTraceContextsPassByBothNames sends the context by W3C or by B3 and expects both at the publisher, and the trace in
@@ -44,7 +46,7 @@ func TestTraceContextsPassByBothNames(t *testing.T) {
 		"none":                      {http.Header{}, []string{"", "", "", "", ""}, false},
 	} {
 		t.Run(what, func(t *testing.T) {
-			log := &syncBuffer{}
+			log := &leaktest.Log{}
 			s := running(t, options(t, p.URL), log)
 			eventually(t, "known", func() bool { return send(t, s, "traced-shop", "traced-shop") == 204 })
 			<-arrived

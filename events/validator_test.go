@@ -1,7 +1,6 @@
 package events_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +14,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -29,6 +27,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/events"
 )
 
@@ -50,22 +49,22 @@ func noLeaks(t *testing.T) {
 	})
 }
 
-// syncBuffer is a log that is written and read at once.
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
+// logTo is a log at debug level, in which no secret may be.
+func logTo(t *testing.T, to io.Writer) *slog.Logger {
+	t.Helper()
+	watch := leaktest.Of(t)
+	watch.Cluster(t, &cluster)
+	return slog.New(slog.NewJSONHandler(watch.Tee("validator", to), &slog.HandlerOptions{Level: slog.LevelDebug}))
 }
 
-func (b *syncBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *syncBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
+// execute runs the program; neither its log nor its error may hold a secret.
+func execute(t *testing.T, ctx context.Context, args []string, lookup func(string) (string, bool), log io.Writer) error {
+	t.Helper()
+	watch := leaktest.Of(t)
+	watch.Add("the cluster's token", cluster.BearerToken)
+	err := events.Execute(ctx, args, lookup, watch.Tee("validator", log))
+	watch.Told("error of the validator", fmt.Sprint(err))
+	return err
 }
 
 func options(t *testing.T, publisher string) events.Options {
@@ -89,7 +88,7 @@ func options(t *testing.T, publisher string) events.Options {
 func running(t *testing.T, o events.Options, log io.Writer) *events.Server {
 	t.Helper()
 	ctx, stop := context.WithCancel(context.Background())
-	s, err := events.Start(ctx, o, slog.New(slog.NewJSONHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s, err := events.Start(ctx, o, logTo(t, log))
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -100,6 +99,7 @@ func running(t *testing.T, o events.Options, log io.Writer) *events.Server {
 			t.Error(err)
 		}
 	})
+	leaktest.Of(t).Scrape(t, "metrics of the validator", "http://"+s.AdminAddr().String()+"/metrics")
 	return s
 }
 
@@ -174,12 +174,19 @@ func sendAs(t *testing.T, s *events.Server, app, client string) int {
 		"Content-Type": {"application/json"}, "Ce-Specversion": {"1.0"}, "Ce-Id": {"1"}, "Ce-Source": {app}, "Ce-Type": {"order.created.v1"},
 		"X-Forwarded-Client-Cert": {client + gateway}, "Authorization": {"Bearer canary-5e7a"}, "Cookie": {"canary-77aa=1"},
 	}
+	watch := leaktest.Of(t)
+	watch.AddHeader(r.Header)
+	watch.Add("the body of an event", `"canary":"body-1d0c"`)
 	answer, err := http.DefaultClient.Do(r)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer answer.Body.Close()
-	_, _ = io.Copy(io.Discard, answer.Body)
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch.Answer("answer of the validator", answer.StatusCode, answer.Header, string(text))
 	return answer.StatusCode
 }
 
@@ -193,7 +200,7 @@ func publisher(t *testing.T) *httptest.Server {
 func TestAnApplicationIsKnownAndForgottenAsTheClusterSays(t *testing.T) {
 	noLeaks(t)
 	c := kube(t)
-	log := &syncBuffer{}
+	log := &leaktest.Log{}
 	s := running(t, options(t, publisher(t).URL), log)
 	eventually(t, "ready", func() bool { return status(t, s.AdminAddr(), "/readyz") == 200 })
 
@@ -373,7 +380,7 @@ func TestDrain(t *testing.T) {
 	o.Clock = now
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	s, err := events.Start(ctx, o, slog.New(slog.DiscardHandler))
+	s, err := events.Start(ctx, o, logTo(t, io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -428,7 +435,7 @@ func TestARequestThatOutlastsTheShutdownTimeoutIsCutAndNamed(t *testing.T) {
 	o.ShutdownTimeout = 50 * time.Millisecond
 	ctx, stop := context.WithCancel(context.Background())
 	defer stop()
-	s, err := events.Start(ctx, o, slog.New(slog.DiscardHandler))
+	s, err := events.Start(ctx, o, logTo(t, io.Discard))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -494,8 +501,8 @@ func TestExecuteRefusesWithOneLine(t *testing.T) {
 		"the admin port is taken":   {append([]string{"--proxyPort=0", "--externalAPIPort=" + port}, base...), nil, "--externalAPIPort=" + port + ": can't listen, choose a free port"},
 	} {
 		t.Run(what, func(t *testing.T) {
-			log := &syncBuffer{}
-			err := events.Execute(t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, log)
+			log := &leaktest.Log{}
+			err := execute(t, t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, log)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %q, want a line with %q", err, tc.want)
 			}
@@ -513,10 +520,10 @@ func TestExecuteServesLogsJSONAndEndsWithoutAnError(t *testing.T) {
 	}
 	ctx, stop := context.WithCancel(t.Context())
 	defer stop()
-	log := &syncBuffer{}
+	log := &leaktest.Log{}
 	done := make(chan error, 1)
 	go func() {
-		done <- events.Execute(ctx, []string{"--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--kubeconfig=" + kubeconfig, "--xfccMode=compatible", "--trustedHops=0", "--sourcePolicy=off"},
+		done <- execute(t, ctx, []string{"--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--kubeconfig=" + kubeconfig, "--xfccMode=compatible", "--trustedHops=0", "--sourcePolicy=off"},
 			func(string) (string, bool) { return "", false }, log)
 	}()
 	eventually(t, "listens", func() bool { return strings.Contains(log.String(), "validator listens") })
@@ -537,8 +544,8 @@ func TestExecuteServesLogsJSONAndEndsWithoutAnError(t *testing.T) {
 }
 
 func TestHelpIsNoError(t *testing.T) {
-	log := &syncBuffer{}
-	err := events.Execute(t.Context(), []string{"--help"}, os.LookupEnv, log)
+	log := &leaktest.Log{}
+	err := execute(t, t.Context(), []string{"--help"}, os.LookupEnv, log)
 	if !errors.Is(err, flag.ErrHelp) || !strings.Contains(log.String(), "-xfccMode") {
 		t.Errorf("%v: %s", err, log)
 	}

@@ -26,6 +26,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/gateway"
 	"github.com/application-connector/application-connector/tracing/collector"
 )
@@ -199,6 +200,8 @@ func program(t testing.TB) string {
 }
 
 func theProgramFinishesItsCallsOnSIGTERMAndExitsWithZero(t *testing.T) {
+	watch := leaktest.Of(t)
+	watch.Cluster(t, &cluster)
 	namespace := kubetest.Namespace(t, &cluster)
 	config, err := kubetest.Kubeconfig(&cluster, t.TempDir())
 	if err != nil {
@@ -207,7 +210,7 @@ func theProgramFinishesItsCallsOnSIGTERMAndExitsWithZero(t *testing.T) {
 	ctx, cancel := context.WithTimeout(context.Background(), 2*generous)
 	defer cancel()
 	command := exec.CommandContext(ctx, program(t), "--kubeConfig="+config, "--listenAddress=127.0.0.1",
-		"--proxyPort=0", "--proxyPortCompass=0", "--externalAPIPort=0", "--applicationSecretsNamespace="+namespace, "--allowedTargets=127.0.0.1")
+		"--proxyPort=0", "--proxyPortCompass=0", "--externalAPIPort=0", "--applicationSecretsNamespace="+namespace, "--allowedTargets=127.0.0.1", "--logLevel=debug")
 	spans := collector.Start(t)
 	command.Env = append(os.Environ(), "OTEL_EXPORTER_OTLP_ENDPOINT="+spans.URL, "OTEL_BSP_SCHEDULE_DELAY=3600000") // nothing is sent before the end
 	stderr, err := command.StderrPipe()
@@ -217,7 +220,7 @@ func theProgramFinishesItsCallsOnSIGTERMAndExitsWithZero(t *testing.T) {
 	if err := command.Start(); err != nil {
 		t.Fatal(err)
 	}
-	log := &logBuffer{}
+	log := watch.Log("gateway as a program")
 	listening := make(chan []string, 1)
 	read := make(chan struct{})
 	go func() {
@@ -230,7 +233,7 @@ func theProgramFinishesItsCallsOnSIGTERMAndExitsWithZero(t *testing.T) {
 			}
 		}
 	}()
-	h := &harness{t: t, namespace: namespace, log: log, http: &http.Client{Transport: &http.Transport{}}}
+	h := &harness{t: t, namespace: namespace, log: log, watch: watch, http: &http.Client{Transport: &http.Transport{}}}
 	defer h.http.CloseIdleConnections()
 	h.kube = newClient(t)
 	select {

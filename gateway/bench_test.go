@@ -25,6 +25,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/simulator/authority"
 )
 
@@ -188,7 +189,7 @@ func newStage(b *testing.B) *stage {
 		}
 	}
 	s := &stage{b: b, contestants: map[string]*contestant{}, targets: map[string]*benchTarget{}}
-	s.h = &harness{t: b, namespace: kubetest.Namespace(b, &cluster), log: &logBuffer{}, kube: newClient(b), http: &http.Client{Transport: &http.Transport{}}}
+	s.h = &harness{t: b, namespace: kubetest.Namespace(b, &cluster), log: &leaktest.Log{}, watch: leaktest.Of(b), kube: newClient(b), http: &http.Client{Transport: &http.Transport{}}}
 	b.Cleanup(s.h.http.CloseIdleConnections)
 	var err error
 	s.ca, err = authority.New("benchmark", nil)

@@ -107,7 +107,7 @@ func TestTheRightsOnTheReferencePageSuffice(t *testing.T) {
 	h.run()
 	h.eventually("the gateway is ready", h.gateway.Ready)
 	s := startSystems(t)
-	h.secret("s", map[string]string{"username": "user", "password": "passwd"})
+	h.secret("s", map[string]string{"username": "user", "password": s.Credentials().Password.Reveal()})
 	app := h.application("least-rights", v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{api("svc", s.HTTPURL()+"/v1/api/basic/ok", with("Basic", "s", ""))}})
 	h.condition(app, "Ready")
 	if a := h.get("/least-rights/svc"); a.Status != http.StatusOK {

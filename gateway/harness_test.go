@@ -1,7 +1,6 @@
 package gateway_test
 
 import (
-	"bytes"
 	"context"
 	"encoding/base64"
 	"encoding/json"
@@ -21,6 +20,7 @@ import (
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/gateway"
 	"github.com/application-connector/application-connector/gateway/routes"
 )
@@ -36,28 +36,12 @@ type harness struct {
 	t         testing.TB
 	kube      client.Client
 	namespace string
-	log       *logBuffer
+	log       *leaktest.Log // of this gateway
+	watch     *leaktest.Watch
 	addresses gateway.Addresses
 	gateway   *gateway.Gateway
 	http      *http.Client // follows no redirects
 	stop      func() error
-}
-
-type logBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *logBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *logBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
 }
 
 // start starts a gateway and waits until it is ready.
@@ -72,7 +56,9 @@ func start(t *testing.T, change ...func(*gateway.Options)) *harness {
 // prepare makes a gateway that does not run yet.
 func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	t.Helper()
-	h := &harness{t: t, namespace: kubetest.Namespace(t, &cluster), log: &logBuffer{}}
+	watch := leaktest.Of(t)
+	h := &harness{t: t, namespace: kubetest.Namespace(t, &cluster), log: &leaktest.Log{}, watch: watch}
+	watch.Cluster(t, &cluster)
 	h.kube = newClient(t)
 	transport := &http.Transport{DisableCompression: true, MaxIdleConnsPerHost: 100}
 	t.Cleanup(transport.CloseIdleConnections)
@@ -87,7 +73,7 @@ func prepare(t *testing.T, change ...func(*gateway.Options)) *harness {
 	if err := o.Complete(); err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(o, slog.New(slog.NewJSONHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	g, err := gateway.New(o, slog.New(slog.NewJSONHandler(watch.Tee("gateway", h.log), &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -124,6 +110,7 @@ func (h *harness) run() {
 			t.Errorf("the gateway ended by: %v", err)
 		}
 	})
+	h.watch.Scrape(t, "metrics of the gateway", "http://"+h.addresses.Admin+"/metrics")
 }
 
 // eventually waits until check succeeds.
@@ -244,8 +231,14 @@ func (h *harness) try(method, address, path string, body io.Reader, header ...st
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
+	if h.watch.AddHeader(r.Header); response.Header.Get("Content-Type") == errorType { // others are the target's
+		h.watch.Answer("answer of the gateway", response.StatusCode, response.Header, string(text))
+	}
 	return answer{response.StatusCode, response.Header, string(text)}, err
 }
+
+// errorType is the content type of the gateway's own errors.
+const errorType = "application/json;charset=UTF-8"
 
 // problem is the text of an error that the gateway answered with before it called the target.
 func (a answer) problem(t *testing.T) string {
@@ -257,7 +250,7 @@ func (a answer) problem(t *testing.T) string {
 	if err := json.Unmarshal([]byte(a.Body), &body); err != nil {
 		t.Fatalf("%d %q is not an error of the gateway: %v", a.Status, a.Body, err)
 	}
-	if body.Code != a.Status || a.Header.Get("Content-Type") != "application/json;charset=UTF-8" || !strings.HasSuffix(a.Body, "}\n") {
+	if body.Code != a.Status || a.Header.Get("Content-Type") != errorType || !strings.HasSuffix(a.Body, "}\n") {
 		t.Errorf("status %d, content type %q, body %q: not the shape of an error", a.Status, a.Header.Get("Content-Type"), a.Body)
 	}
 	return body.Error

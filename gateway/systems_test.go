@@ -17,6 +17,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/gateway"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/systems"
@@ -25,7 +26,11 @@ import (
 func startSystems(t *testing.T) *systems.Server {
 	t.Helper()
 	const local = "127.0.0.1:0"
-	s, err := systems.Start(context.Background(), systems.Options{Address: local, TLSAddress: local, MTLSAddress: local, ExpiredAddress: local})
+	s, err := systems.Start(context.Background(), systems.Options{
+		Address: local, TLSAddress: local, MTLSAddress: local, ExpiredAddress: local, OnSecret: leaktest.Of(t).Add,
+		// Long enough to be looked for where they must not be.
+		Credentials: systems.Credentials{Password: "a-password-5c1e", ClientSecret: "a-client-secret-5c1e", APIKey: "an-api-key-5c1e"},
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -127,11 +132,6 @@ func TestEachKindOfCredentialIsAcceptedByItsAPIOnBothPorts(t *testing.T) {
 			t.Errorf("%s was asked %d times", endpoint, count.Requests)
 		}
 	}
-	for _, canary := range []string{c.Password.Reveal(), c.ClientSecret.Reveal(), c.APIKey.Reveal()} {
-		if strings.Contains(h.log.String(), canary) {
-			t.Error("a credential is in the log")
-		}
-	}
 }
 
 func TestARotatedSecretIsInForceWithoutARestart(t *testing.T) {
@@ -170,7 +170,7 @@ func TestASecretThatComesLaterOrGoesIsNoticed(t *testing.T) {
 	if a := h.get("/late/svc"); a.Status != 500 || a.problem(t) != "failed to read API for svc service, secret 'late' not found" {
 		t.Errorf("%+v", a)
 	}
-	h.secret("late", map[string]string{"username": "user", "password": "passwd"})
+	h.secret("late", map[string]string{"username": "user", "password": s.Credentials().Password.Reveal()})
 	status := func(want int) func() error {
 		return func() error {
 			a := h.get("/late/svc")
@@ -224,7 +224,7 @@ func conformance(t *testing.T, compass bool) {
 	}
 	old := map[string]string{"crt": "notBefore=long ago\n" + string(crt), "key": string(key)}
 	for name, data := range map[string]map[string]string{
-		"basic": {"username": "user", "password": "passwd"}, "oauth": {"clientId": "clientID", "clientSecret": "clientSecret"},
+		"basic": {"username": "user", "password": s.Credentials().Password.Reveal()}, "oauth": {"clientId": "clientID", "clientSecret": s.Credentials().ClientSecret.Reveal()},
 		"wrong-oauth": {"clientId": "bad id", "clientSecret": "bad secret"}, "mtls": right, "mtls-oauth": merge(right, id),
 		"mtls-oauth-other-ca": merge(other, id), "mtls-oauth-other-id": merge(right, map[string]string{"clientId": "incorrect"}), "mtls-oauth-old": merge(old, id),
 		"mtls-other-ca": other, "mtls-old": old,

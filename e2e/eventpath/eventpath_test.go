@@ -27,6 +27,7 @@ import (
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/impostor"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/simulator/authority"
 	"github.com/application-connector/application-connector/simulator/edge"
@@ -108,11 +109,13 @@ func create(t testing.TB, kube client.Client, app *v1alpha1.Application) {
 // newValidator starts a validator that knows the Applications of now when it returns.
 func newValidator(t testing.TB, publisher string, change func(*events.Options)) *events.Server {
 	t.Helper()
-	return newValidatorThatLogs(t, publisher, slog.New(slog.DiscardHandler), change)
+	return newValidatorThatLogs(t, publisher, leaktest.Of(t).Logger("validator"), change)
 }
 
 func newValidatorThatLogs(t testing.TB, publisher string, log *slog.Logger, change func(*events.Options)) *events.Server {
 	t.Helper()
+	watch := leaktest.Of(t)
+	watch.Cluster(t, &cluster)
 	o := events.NewOptions()
 	o.ListenAddress, o.ProxyPort, o.ExternalAPIPort = "127.0.0.1", 0, 0
 	var err error
@@ -131,6 +134,7 @@ func newValidatorThatLogs(t testing.TB, publisher string, log *slog.Logger, chan
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { stop(); must(t, validator.Wait()) })
+	watch.Scrape(t, "metrics of the validator", "http://"+validator.AdminAddr().String()+"/metrics")
 	eventually(t, "the validator is ready", func() bool {
 		resp, err := http.Get("http://" + validator.AdminAddr().String() + "/readyz")
 		if err != nil {
@@ -169,6 +173,7 @@ func (r *road) certificate(a *authority.Authority, q authority.Request) *tls.Cer
 	r.t.Helper()
 	cert, key, err := a.Issue(q)
 	must(r.t, err)
+	leaktest.Of(r.t).Add("the key of a client", string(key))
 	pair, err := tls.X509KeyPair(cert, key)
 	must(r.t, err)
 	return &pair
@@ -196,8 +201,11 @@ func (r *road) send(cert *tls.Certificate, path, body string, header http.Header
 	if err != nil {
 		return nil, err
 	}
-	_, err = io.Copy(io.Discard, resp.Body)
+	text, err := io.ReadAll(resp.Body)
 	resp.Body.Close()
+	watch := leaktest.Of(r.t)
+	watch.AddHeader(header)
+	watch.Answer("answer of the validator", resp.StatusCode, resp.Header, string(text))
 	return resp, err
 }
 

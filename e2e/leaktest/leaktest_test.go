@@ -81,8 +81,10 @@ func TestASecretIsFoundWhereverItIsTold(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{"it is told: agent.log, line 2"}},
-		"nothing was told":              {func(*testing.T, *Watch) {}, []string{"leaktest: nothing was looked for, or nothing was told: the harness does not give it what it has"}},
-		"logs to which nothing is said": {func(_ *testing.T, w *Watch) { w.Log("agent") }, []string{"leaktest: nothing was looked for, or nothing was told: the harness does not give it what it has"}},
+		"nothing was told":                  {func(*testing.T, *Watch) {}, []string{"leaktest: nothing was looked for, or nothing was told: the harness does not give it what it has"}},
+		"another log beside":                {func(_ *testing.T, w *Watch) { fmt.Fprint(w.Tee("agent", io.Discard), said) }, []string{"it is told: log agent, line 2"}},
+		"logger at debug level":             {func(_ *testing.T, w *Watch) { w.Logger("agent").Debug("it", "password", planted) }, []string{"it is told: log agent, line 1"}},
+		"log to which nobody says anything": {func(_ *testing.T, w *Watch) { w.Log("agent") }, nil},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWatch(t)
@@ -300,9 +302,11 @@ func TestNothingIsKeptOfWhatIsMeasured(t *testing.T) {
 		w = Of(b)
 		w.Add("it", planted)
 		w.Told("stderr", planted)
+		w.Logger("agent").Error(planted)
+		fmt.Fprint(w.Tee("agent", io.Discard), planted)
 		w.Cluster(b, &cluster)
 	})
-	if w.Secrets.Len() != 0 || len(w.told) != 0 {
+	if w.Secrets.Len() != 0 || len(w.told)+len(w.logs) != 0 {
 		t.Errorf("%d forms, %d texts", w.Secrets.Len(), len(w.told))
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"os"
@@ -204,7 +205,23 @@ func (w *Watch) Log(name string) *Log {
 	return w.logs[name]
 }
 
-// Look fails the test if a secret was told, or if nothing was there to look at or to look for. The end of the test does so too;
+// Tee writes into the log of that name what is written, and into another one.
+func (w *Watch) Tee(name string, to io.Writer) io.Writer {
+	if w.measured() {
+		return to
+	}
+	return io.MultiWriter(to, w.Log(name))
+}
+
+// Logger logs everything into the log of that name; of a benchmark, nothing.
+func (w *Watch) Logger(name string) *slog.Logger {
+	if w.measured() {
+		return slog.New(slog.DiscardHandler)
+	}
+	return slog.New(slog.NewJSONHandler(w.Log(name), &slog.HandlerOptions{Level: slog.LevelDebug}))
+}
+
+// Look fails the test if a secret was told, or if the harness gave nothing to look at or to look for. The end of the test does so too;
 // what was written into a cluster counts only then.
 func (w *Watch) Look() {
 	w.tb.Helper()
@@ -221,7 +238,7 @@ func (w *Watch) leaks() (leaks []string) {
 			w.told["log "+name] = map[string]bool{text: true}
 		}
 	}
-	if w.Secrets.Len() == 0 || len(w.told) == 0 {
+	if w.Secrets.Len() == 0 || len(w.told)+len(w.logs) == 0 {
 		return []string{"leaktest: nothing was looked for, or nothing was told: the harness does not give it what it has"}
 	}
 	for _, where := range slices.Sorted(maps.Keys(w.told)) {
