@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -16,18 +17,21 @@ import (
 	"github.com/application-connector/application-connector/agent"
 	"github.com/application-connector/application-connector/agent/sync/plan"
 	"github.com/application-connector/application-connector/cli/diff"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/secret"
 )
 
 const kubeconfig = `{"apiVersion": "v1", "kind": "Config", "current-context": "c",
  "clusters": [{"name": "c", "cluster": {"server": "https://127.0.0.1:1"}}], "contexts": [{"name": "c", "context": {"cluster": "c", "user": ""}}]}`
 
+const hush = "a-password-of-the-plan"
+
 var changed = plan.Plan{
 	Total: 3,
 	Steps: []plan.Step{
 		{Action: plan.Keep, Name: "mp-quiet", ID: "0", System: "Quiet"},
 		{Action: plan.Update, Name: "mp-shop", ID: "1", System: "Shop", Changes: []string{"spec.description"}, Secrets: []plan.SecretStep{
-			{Action: plan.Create, Name: "mp-shop-b", Data: map[string]secret.Value{"password": "hush"}},
+			{Action: plan.Create, Name: "mp-shop-b", Data: map[string]secret.Value{"password": hush}},
 		}},
 	},
 	Failures: []plan.Failure{{ID: "2", System: "B\x1b[31mad", Reason: "InvalidName", Message: "cannot be"}},
@@ -50,6 +54,10 @@ func run(t *testing.T, p plan.Plan, err error, env map[string]string, args ...st
 	cmd.SilenceUsage, cmd.SilenceErrors = true, true
 	cmd.SetArgs(append([]string{"--kubeconfig", path}, args...))
 	failure = cmd.ExecuteContext(t.Context())
+	watch := leaktest.Of(t)
+	watch.Add("a password", hush)
+	watch.Told("output of appconn diff", stdout.String())
+	watch.Told("error of appconn diff", fmt.Sprint(failure))
 	return seen, stdout.String(), failure
 }
 
@@ -87,7 +95,7 @@ func TestTheExitCodeSaysWhetherTheNextSyncChangesAnything(t *testing.T) {
 			if code(err) != test.code || !strings.HasPrefix(out, test.says) && !strings.Contains(out, test.says) {
 				t.Errorf("exit code %d, error %v, output %q", code(err), err, out)
 			}
-			if strings.Contains(out, "hush") || strings.Contains(out, "\x1b") {
+			if strings.Contains(out, hush) || strings.Contains(out, "\x1b") {
 				t.Errorf("output %q", out)
 			}
 		})
@@ -96,7 +104,7 @@ func TestTheExitCodeSaysWhetherTheNextSyncChangesAnything(t *testing.T) {
 
 func TestJSONHoldsWhatAndWhyAndNoSecret(t *testing.T) {
 	_, out, err := run(t, changed, nil, nil, "-o", "json")
-	if code(err) != 1 || strings.Contains(out, "hush") || strings.Contains(out, "mp-quiet") {
+	if code(err) != 1 || strings.Contains(out, hush) || strings.Contains(out, "mp-quiet") {
 		t.Errorf("error %v, output %s", err, out)
 	}
 	var got struct {

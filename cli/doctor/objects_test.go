@@ -95,12 +95,7 @@ func text(pairs ...string) map[string][]byte {
 // put writes a Secret, and remembers what is in it as secret.
 func (w *world) put(name string, data map[string][]byte) {
 	w.t.Helper()
-	for key, value := range data {
-		switch key {
-		case "TOKEN", "key", "tls.key", "password", "clientSecret", "headers", "queryParameters":
-			w.canaries.Add("key "+key+" of Secret "+name, string(value))
-		}
-	}
+	w.watch.AddSecret(name, data)
 	s := &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: w.namespace, Name: name}, Data: data}
 	err := w.client.Create(w.t.Context(), s.DeepCopy())
 	if err != nil && client.IgnoreAlreadyExists(err) == nil {

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,6 +26,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/status"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 var (
@@ -140,7 +142,11 @@ func run(t *testing.T, args ...string) (stdout, stderr string, err error) {
 	var out, errOut bytes.Buffer
 	o := status.NewOptions(genericiooptions.IOStreams{In: strings.NewReader(""), Out: &out, ErrOut: &errOut})
 	o.Clock = clocktesting.NewFakePassiveClock(now)
+	watch := leaktest.Of(t)
+	watch.Cluster(t, &cfg)
 	err = command(o, append([]string{"--kubeconfig", path}, args...)...).ExecuteContext(t.Context())
+	watch.Told("output of appconn status", out.String()+errOut.String())
+	watch.Told("error of appconn status", fmt.Sprint(err))
 	return out.String(), errOut.String(), err
 }
 

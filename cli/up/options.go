@@ -6,6 +6,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -26,6 +27,8 @@ type Options struct {
 	FreePorts bool
 	// Timeout bounds how long the start, and each step of the walk-through, may take.
 	Timeout time.Duration
+	// LogLevel is the least level of lines in the logs of agent, gateway and validator: debug, info, warn or error.
+	LogLevel string
 
 	// ConnectorURL, Token, RuntimeID, Tenant and CompassCA name a Compass to pair with in place of the simulated one.
 	ConnectorURL string
@@ -49,6 +52,7 @@ func (o *Options) BindFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.Kubeconfig, "kubeconfig", "", "use this cluster in place of a local one; resource definitions and Secrets are written to it")
 	fs.BoolVar(&o.FreePorts, "free-ports", false, "pick free ports in place of the documented ones")
 	fs.DurationVar(&o.Timeout, "timeout", 2*time.Minute, "how long the start, and each step of the walk-through, may take")
+	fs.StringVar(&o.LogLevel, "log-level", "info", "least level of lines in the logs of agent, gateway and validator: debug, info, warn or error")
 	fs.StringVar(&o.ConnectorURL, "connector-url", "", "pair with this Compass in place of the simulated one: the URL that came with the one-time token")
 	fs.StringVar(&o.token, "token", "", "one-time token for --connector-url (or environment variable APPCONN_TOKEN, which process lists do not show)")
 	fs.StringVar(&o.RuntimeID, "runtime-id", "", "id of this runtime in Director, for --connector-url")
@@ -86,6 +90,9 @@ func (o *Options) Complete() error {
 func (o *Options) Validate() error {
 	if o.Timeout <= 0 {
 		return fmt.Errorf("--timeout is %s: it must be more than 0, for example 2m", o.Timeout)
+	}
+	if !slices.Contains([]string{"debug", "info", "warn", "error"}, o.LogLevel) {
+		return fmt.Errorf("--log-level is %q: it must be debug, info, warn or error", o.LogLevel)
 	}
 	if o.Kubeconfig != "" {
 		if _, err := clientcmd.BuildConfigFromFlags("", o.Kubeconfig); err != nil {

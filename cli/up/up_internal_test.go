@@ -47,6 +47,7 @@ func TestAWrongOptionIsNamedTogetherWithWhatWouldBeRight(t *testing.T) {
 		"a flag that does not exist":                {[]string{"--onec"}, []string{"unknown flag: --onec"}},
 		"a kubeconfig that does not exist":          {[]string{"--kubeconfig", "/nowhere"}, []string{"--kubeconfig /nowhere", "no such file", "leave the flag out"}},
 		"a kubeconfig that is not one":              {[]string{"--kubeconfig", unreadable}, []string{"--kubeconfig " + unreadable, "name a file"}},
+		"a level that is none":                      {[]string{"--log-level", "loud"}, []string{`--log-level is "loud"`, "debug, info, warn or error"}},
 		"no time":                                   {[]string{"--timeout", "0s"}, []string{"--timeout is 0s", "more than 0"}},
 		"a token without a Compass":                 {[]string{"--token", "t"}, []string{"--token needs --connector-url"}},
 		"a Compass without a token":                 {[]string{"--connector-url", "https://c.example.com/x", "--runtime-id", "r", "--tenant", "t"}, []string{"needs --token too"}},

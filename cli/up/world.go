@@ -231,6 +231,7 @@ func (w *world) startParts(context.Context) error {
 			"APP_HEALTH_PORT=" + fmt.Sprint(w.ports.AgentHealth),
 			"APP_METRICS_PORT=" + fmt.Sprint(w.ports.AgentMetrics),
 			"APP_STATUS_PAGE_ADDRESS=" + address(w.ports.StatusPage),
+			"APP_LOG_LEVEL=" + w.LogLevel,
 		}},
 		{"gateway", []string{
 			"--kubeConfig=" + w.kubeconfig, "--listenAddress=" + host,
@@ -240,6 +241,7 @@ func (w *world) startParts(context.Context) error {
 			"--applicationSecretsNamespace=" + systemNamespace,
 			"--allowedTargets=127.0.0.1/32", // the simulated systems are on this machine
 			"--targetCAFile=" + w.path("systems-ca.crt"),
+			"--logLevel=" + w.LogLevel,
 		}, nil},
 		{"validator", []string{
 			"--kubeconfig=" + w.kubeconfig, "--listenAddress=" + host,
@@ -248,7 +250,7 @@ func (w *world) startParts(context.Context) error {
 			"--eventingPathPrefixV1=/%%APP_NAME%%/v1/events", "--eventingPathPrefixV2=/%%APP_NAME%%/v2/events",
 			"--eventingPublisherHost=" + address(w.ports.Eventing), "--eventingDestinationPath=/publish",
 			"--eventingPathPrefixEvents=/%%APP_NAME%%/events",
-		}, []string{"APP_LOG_FORMAT=json", "APP_LOG_LEVEL=info"}},
+		}, []string{"APP_LOG_FORMAT=json", "APP_LOG_LEVEL=" + w.LogLevel}},
 	}
 	for _, p := range parts {
 		bin, err := w.binary(p.name)

@@ -14,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	utilnet "k8s.io/apimachinery/pkg/util/net"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
@@ -88,6 +89,9 @@ func (w *Watch) Cluster(tb testing.TB, config *rest.Config) {
 		}
 		cancel()
 		watching.Wait()
+		if transport, err := rest.TransportFor(config); err == nil {
+			utilnet.CloseIdleConnectionsFor(transport) // tests look whether anything is left over
+		}
 		w.mu.Lock()
 		defer w.mu.Unlock()
 		delete(w.clusters, config.Host)
@@ -159,15 +163,24 @@ func (w *Watch) finish(client dynamic.Interface, end string, seen <-chan string)
 	return err
 }
 
-// addSecret records what is secret in a Secret. Of JSON, such as further header fields, it is the values.
 func (w *Watch) addSecret(o *unstructured.Unstructured) {
 	data, _, _ := unstructured.NestedStringMap(o.Object, "data")
+	decoded := map[string][]byte{}
 	for key, text := range data {
-		value, err := base64.StdEncoding.DecodeString(text)
-		if err != nil || publicKeys[key] {
+		if value, err := base64.StdEncoding.DecodeString(text); err == nil { // the API server sends no other
+			decoded[key] = value
+		}
+	}
+	w.AddSecret(o.GetName(), decoded)
+}
+
+// AddSecret records what is secret in the data of a Secret. Of JSON, such as further header fields, it is the values.
+func (w *Watch) AddSecret(secret string, data map[string][]byte) {
+	for key, value := range data {
+		if publicKeys[key] {
 			continue
 		}
-		name := "key " + key + " of Secret " + o.GetName()
+		name := "key " + key + " of Secret " + secret
 		var fields map[string]any
 		if json.Unmarshal(value, &fields) == nil {
 			w.addLeaves(name, fields)

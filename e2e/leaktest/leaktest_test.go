@@ -81,7 +81,7 @@ func TestASecretIsFoundWhereverItIsTold(t *testing.T) {
 				t.Fatal(err)
 			}
 		}, []string{"it is told: agent.log, line 2"}},
-		"nothing was told":                  {func(*testing.T, *Watch) {}, []string{"leaktest: nothing was looked for, or nothing was told: the harness does not give it what it has"}},
+		"nothing was told":                  {func(*testing.T, *Watch) {}, []string{"leaktest: the harness gave nothing to look for, or nothing to look at"}},
 		"another log beside":                {func(_ *testing.T, w *Watch) { fmt.Fprint(w.Tee("agent", io.Discard), said) }, []string{"it is told: log agent, line 2"}},
 		"logger at debug level":             {func(_ *testing.T, w *Watch) { w.Logger("agent").Debug("it", "password", planted) }, []string{"it is told: log agent, line 1"}},
 		"log to which nobody says anything": {func(_ *testing.T, w *Watch) { w.Log("agent") }, nil},

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -28,7 +29,8 @@ type Watch struct {
 	// Secrets are what is looked for. What is added by Add counts; so does what stands in Secrets of a cluster.
 	Secrets *canary.Set
 
-	tb testing.TB
+	tb    testing.TB
+	given atomic.Bool // a secret, though perhaps too short a one
 
 	mu       sync.Mutex
 	told     map[string]map[string]bool // texts by where they were told, each once
@@ -79,6 +81,7 @@ func (w *Watch) measured() bool {
 // short to be looked for.
 func (w *Watch) Add(name, value string) {
 	if !w.measured() {
+		w.given.Store(true)
 		w.Secrets.Add(name, value)
 	}
 }
@@ -139,7 +142,11 @@ func (w *Watch) Scrape(tb testing.TB, where, url string) {
 }
 
 // Read is Scrape, now.
-func (w *Watch) Read(where, url string) { w.Told(where, fetch(url)) }
+func (w *Watch) Read(where, url string) {
+	if !w.measured() {
+		w.Told(where, fetch(url))
+	}
+}
 
 // fetch is what a URL answers; empty if it does not.
 func fetch(url string) string {
@@ -238,8 +245,8 @@ func (w *Watch) leaks() (leaks []string) {
 			w.told["log "+name] = map[string]bool{text: true}
 		}
 	}
-	if w.Secrets.Len() == 0 || len(w.told)+len(w.logs) == 0 {
-		return []string{"leaktest: nothing was looked for, or nothing was told: the harness does not give it what it has"}
+	if !w.given.Load() || len(w.told)+len(w.logs) == 0 {
+		return []string{"leaktest: the harness gave nothing to look for, or nothing to look at"}
 	}
 	for _, where := range slices.Sorted(maps.Keys(w.told)) {
 		lines := map[string]int{} // of a text that it was found in, by the secret's name

@@ -1,7 +1,6 @@
 package proxy_test
 
 import (
-	"bytes"
 	"encoding/json"
 	"io"
 	"log/slog"
@@ -9,7 +8,6 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,6 +19,7 @@ import (
 	clocktesting "k8s.io/utils/clock/testing"
 
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/gateway/callers"
 	"github.com/application-connector/application-connector/gateway/credentials"
 	"github.com/application-connector/application-connector/gateway/csrf"
@@ -42,30 +41,15 @@ type rig struct {
 	entries  *httptest.Server
 	engine   *proxy.Engine
 	client   *http.Client // follows no redirects
-	log      *syncBuffer
+	log      *leaktest.Log
 	snapshot atomic.Pointer[routes.Snapshot]
 	pool     *transport.Pool
 	clock    *clocktesting.FakePassiveClock // of pauses between renewals
 
 	applications []v1alpha1.Application
 	secrets      map[string]map[string][]byte
-}
-
-type syncBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (s *syncBuffer) Write(p []byte) (int, error) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.Write(p)
-}
-
-func (s *syncBuffer) String() string {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.b.String()
+	// watch is there once the test has a secret.
+	watch *leaktest.Watch
 }
 
 type timeouts struct{ target, request time.Duration }
@@ -77,7 +61,10 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 	if len(limits) > 0 {
 		limit = limits[0]
 	}
-	r := &rig{t: t, log: &syncBuffer{}, pool: transport.New(transport.Options{}), secrets: map[string]map[string][]byte{}, clock: clocktesting.NewFakePassiveClock(time.Now())}
+	r := &rig{
+		t: t, log: &leaktest.Log{}, pool: transport.New(transport.Options{}), secrets: map[string]map[string][]byte{},
+		clock: clocktesting.NewFakePassiveClock(time.Now()),
+	}
 	through := func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper {
 		return r.pool.For(transport.Target{Host: host, Identity: identity, Trust: trust, Direct: true})
 	}
@@ -144,9 +131,14 @@ func (r *rig) application(name string, change func(*v1alpha1.ApplicationSpec), e
 
 func (r *rig) secret(name string, data ...string) {
 	r.secrets[name] = map[string][]byte{}
+	if r.watch == nil {
+		r.watch = leaktest.Of(r.t)
+		r.t.Cleanup(func() { r.watch.Told("log of the gateway", r.log.String()) })
+	}
 	for i := 0; i+1 < len(data); i += 2 {
 		r.secrets[name][data[i]] = []byte(data[i+1])
 	}
+	r.watch.AddSecret(name, r.secrets[name])
 	r.apply()
 }
 
@@ -200,8 +192,16 @@ func (r *rig) try(method, url string, body io.Reader, header ...string) (answer,
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
+	if r.watch != nil {
+		if r.watch.AddHeader(request.Header); response.Header.Get("Content-Type") == errorType { // others are the target's
+			r.watch.Answer("answer of the gateway", response.StatusCode, response.Header, string(text))
+		}
+	}
 	return answer{response.StatusCode, response.Header, string(text)}, err
 }
+
+// errorType is the content type of the gateway's own errors.
+const errorType = "application/json;charset=UTF-8"
 
 // problem is the text of an error in the gateway's own shape.
 func (a answer) problem(t testing.TB) string {
@@ -213,7 +213,7 @@ func (a answer) problem(t testing.TB) string {
 	if err := json.Unmarshal([]byte(a.Body), &body); err != nil {
 		t.Fatalf("%d %q is not an error of the gateway: %v", a.Status, a.Body, err)
 	}
-	if body.Code != a.Status || a.Header.Get("Content-Type") != "application/json;charset=UTF-8" || !strings.HasSuffix(a.Body, "}\n") {
+	if body.Code != a.Status || a.Header.Get("Content-Type") != errorType || !strings.HasSuffix(a.Body, "}\n") {
 		t.Errorf("status %d, content type %q, body %q: not the shape of an error", a.Status, a.Header.Get("Content-Type"), a.Body)
 	}
 	return body.Error
