@@ -37,7 +37,7 @@ var delegated = []string{certs.TLSKey, certs.TLSCertificate, certs.ClientCA}
 // receive takes a certificate that arrived from the Delegate for an issued one that waits to become current. Nothing of it
 // is this package's to judge but whether it is for whom it was asked.
 func (r *Reconciler) receive(v *view) {
-	data, p := v.client.data, v.pending
+	data, p := v.client.stored, v.pending
 	v.delivered = data[certs.TLSCertificate]
 	if r.Delegate == nil && (p == nil || !p.pairing || p.signed == "") {
 		return // but what a Delegate was asked for before it was switched off
@@ -69,7 +69,7 @@ func (r *Reconciler) receive(v *view) {
 		if told := v.status().ConnectionStatus.CertificateStatus.Fingerprint; told != "" && told != fingerprint && !v.underWay() {
 			v.pending = r.renewed(v, credential) // one did, too, and the status does not say yet that this is current
 		}
-	case !asked && (v.underWay() || r.Delegate == nil): // it is from before the pairing
+	case !asked && (v.underWay() || v.client.left || r.Delegate == nil): // it is from before the pairing, or from before the cluster left
 	case !valid:
 		unused(fmt.Sprintf("it is valid from %s to %s", formatTime(leaf.NotBefore), formatTime(leaf.NotAfter)))
 	case asked:

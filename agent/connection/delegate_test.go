@@ -17,6 +17,7 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	cmmeta "github.com/cert-manager/cert-manager/pkg/apis/meta/v1"
 	"github.com/google/go-cmp/cmp"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
@@ -667,6 +668,30 @@ func TestBeforeTheClusterLeavesCertManagerIsToldToAskForNothingMore(t *testing.T
 	}
 	if left := w.secret("client").Data; len(left) != 0 {
 		t.Errorf("the client Secret still has %d keys", len(left))
+	}
+}
+
+func TestAClusterThatLeftIsPairedAnewByCertManager(t *testing.T) {
+	w := newMemoryWorld(t)
+	m := w.client.(*memory)
+	m.secrets[clientName] = &corev1.Secret{
+		ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "client", Annotations: map[string]string{annotation + "left": "2026-02-01T12:00:00Z"}},
+	}
+	m.applied[clientName] = []string{"annotation " + annotation + "left"}
+	w.manage()
+	// What arrived too late belongs to nobody.
+	w.manager.put(w.made("O=Org,CN=me", w.clock.Now(), w.clock.Now().Add(time.Hour), keys()[0]))
+	w.manager.away = true
+	w.step()
+	if w.fingerprint() != "" {
+		t.Error("a certificate from before is current")
+	}
+	w.manager.away, m.secrets[clientName].Annotations[cmapi.CertificateNameKey] = false, "" // its Certificate is another one
+	w.state(w.step(), compassv1alpha1.Synchronized, "")
+	w.mirrored()
+	w.pairedBy("t1")
+	if got := m.secrets[clientName].Annotations[annotation+"left"]; got != "" {
+		t.Errorf("the cluster still counts as having left at %s", got)
 	}
 }
 

@@ -131,6 +131,7 @@ type clientSecret struct {
 	identity                  // that the certificate was issued for; empty if unknown
 	credential                certs.Credential
 	data                      map[string][]byte // as stored; nil if there is none
+	stored                    map[string][]byte // the same, also if none of it is the agent's
 	damaged                   string            // why it cannot be used; empty if it can
 	connectorURL, directorURL string
 	token                     string
@@ -289,13 +290,13 @@ func (s store) client(ctx context.Context, known *clientSecret) (clientSecret, e
 		return clientSecret{}, err
 	}
 	if left := found.Annotations[annotationLeft]; left != "" && len(found.Data[certs.ClientKey]) == 0 {
-		return clientSecret{left: true, token: found.Annotations[annotationToken]}, nil
+		return clientSecret{left: true, token: found.Annotations[annotationToken], stored: found.Data}, nil
 	}
 	if len(found.Data) == 0 {
 		return clientSecret{}, nil
 	}
 	c := clientSecret{
-		data: found.Data, connectorURL: found.Annotations[annotationConnectorURL], directorURL: found.Annotations[annotationDirectorURL],
+		data: found.Data, stored: found.Data, connectorURL: found.Annotations[annotationConnectorURL], directorURL: found.Annotations[annotationDirectorURL],
 		token: found.Annotations[annotationToken], established: parseTime(found.Annotations[annotationEstablished]),
 		renewed:  parseTime(found.Annotations[annotationRenewed]),
 		identity: identity{found.Annotations[annotationRuntimeID], found.Annotations[annotationTenant]},

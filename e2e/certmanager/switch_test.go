@@ -129,5 +129,10 @@ func TestCertManagerIsSwitchedOnAndOffOnAConnectedClusterThatIsPairedAnewInBetwe
 	s.start()
 	replaced(last, 5)
 	pairedBy(token)
+
+	// Gone, and back again.
 	s.leave()
+	s.configure()
+	s.eventually("the cluster to be paired again", func() bool { c := s.connection(); return c != nil && c.Status.State == compassv1alpha1.Synchronized })
+	s.mirrored(s.secret(name))
 }
