@@ -189,15 +189,30 @@ func TestASwitchOfCredentialsLeavesOnlyTheNewKeysAndNoGap(t *testing.T) {
 	}
 }
 
-func TestWhatAnOlderAgentWroteIsTakenOverWithoutAWriteToIt(t *testing.T) {
+func TestWhatAnOlderAgentWroteIsTakenOverAndItsSecretsSayWhatIsMeant(t *testing.T) {
 	c := newCluster(t)
 	c.byOlderAgent(systems.Shop())
+	before := c.content()
 	result, writes := c.sync(systems.Whole(systems.Shop()))
-	if diff := cmp.Diff([]string{"apply status application mp-shop"}, writes); diff != "" {
+	if diff := cmp.Diff([]string{"apply secret " + shopSecret, "apply secret " + shopParameters, "apply status application mp-shop"}, writes); diff != "" {
 		t.Error(diff)
 	}
-	if diff := cmp.Diff(apply.Result{Total: 1, Synced: 1, Ready: 1, Writes: 1}, result); diff != "" {
+	if diff := cmp.Diff(apply.Result{Total: 1, Synced: 1, Ready: 1, Updated: 1, Writes: 3}, result); diff != "" {
 		t.Error(diff)
+	}
+	for name, is := range c.content() {
+		if diff := cmp.Diff(before[name].held, is.held); diff != "" {
+			t.Errorf("%s: %s", name, diff)
+		}
+	}
+	const meant = `{"type":"OAuth","authenticationUrl":"https://idp/token","csrfInfo":{"tokenEndpointURL":"https://shop/csrf"},"parameters":true}`
+	for _, name := range []string{shopSecret, shopParameters} {
+		if diff := cmp.Diff(map[string]string{v1alpha1.MeantAnnotation: meant, "touched": "yes"}, c.secret(name).Annotations); diff != "" {
+			t.Errorf("annotations of %s: %s", name, diff)
+		}
+	}
+	if _, writes := c.sync(systems.Whole(systems.Shop())); len(writes) != 0 {
+		t.Errorf("a quiet sync writes %v", writes)
 	}
 }
 

@@ -57,6 +57,11 @@ func TestWhatSomebodyChangesIsRepairedFromMemory(t *testing.T) {
 			s.Labels = nil
 			c.must(c.Update(t.Context(), s))
 		}, []string{"apply secret " + shopSecret}},
+		"a removed annotation of a Secret": {func(c *cluster) {
+			s := c.secret(shopSecret)
+			s.Annotations = nil
+			c.must(c.Update(t.Context(), s))
+		}, []string{"apply secret " + shopSecret}},
 		"a changed target": {func(c *cluster) {
 			app := c.application("mp-shop")
 			app.Spec.Services[0].Entries[0].TargetURL = "https://evil.example.com"

@@ -278,7 +278,7 @@ func newSecret(namespace string, app *written, step plan.SecretStep) *corev1.Sec
 	return &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{
 			Name: step.Name, Namespace: namespace,
-			Labels: step.Labels(app.name),
+			Labels: step.Labels(app.name), Annotations: map[string]string{v1alpha1.MeantAnnotation: step.Meant},
 			OwnerReferences: []metav1.OwnerReference{{
 				APIVersion: v1alpha1.GroupVersion.String(), Kind: applicationKind, Name: app.name, UID: app.uid,
 			}},
@@ -306,7 +306,7 @@ func secretApply(namespace string, app *written, step plan.SecretStep) *unstruct
 		"kind":       "Secret",
 		"metadata": map[string]any{
 			"name": step.Name, "namespace": namespace, "uid": string(step.Observed.UID),
-			"labels": labels,
+			"labels": labels, "annotations": map[string]any{v1alpha1.MeantAnnotation: step.Meant},
 			"ownerReferences": []any{map[string]any{
 				"apiVersion": v1alpha1.GroupVersion.String(), "kind": applicationKind, "name": app.name, "uid": string(app.uid),
 			}},

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 
 	v1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
@@ -36,6 +37,8 @@ type access struct {
 	entry      v1alpha1.Credentials
 	data       map[string]secret.Value
 	parameters map[string]secret.Value
+	// meant is what the annotation of both Secrets says.
+	meant string
 	// kept says that the credentials now in the cluster stay as they are.
 	kept bool
 	// reason and message are empty if the credentials are fit for use.
@@ -45,14 +48,14 @@ type access struct {
 // Format implements fmt.Formatter: nothing is printed of what is secret.
 func (access) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
-// bundleAccess maps what Director says about a bundle's credentials. Former is the bundle's service as the cluster
-// holds it, or nil. Withheld says that Director's word is not believed.
-func bundleAccess(application string, bundle director.Bundle, former *v1alpha1.Service, withheld bool) access {
-	if withheld {
-		return pendingAccess(application, bundle, former).unfit(ReasonPendingRemoval, removalPending)
-	}
-	if bundle.AuthPending {
-		return pendingAccess(application, bundle, former)
+// bundleAccess maps what Director says about a bundle's credentials. Was is what the cluster holds; it matters only for what
+// Director does not tell, or is not believed to tell.
+func bundleAccess(application string, bundle director.Bundle, was past) access {
+	switch {
+	case slices.Contains(was.withheld, bundle.ID):
+		return formerAccess(application, bundle.ID, was).unfit(ReasonPendingRemoval, removalPending)
+	case bundle.AuthPending:
+		return formerAccess(application, bundle.ID, was)
 	}
 	if bundle.Auth == nil {
 		return access{}
@@ -67,6 +70,7 @@ func bundleAccess(application string, bundle director.Bundle, former *v1alpha1.S
 		}
 	}
 	a.parameters = parameters(bundle.Auth)
+	a.record()
 	return a
 }
 
@@ -147,33 +151,6 @@ func unknownAccess(typename string) access {
 	}
 	a := access{entry: v1alpha1.Credentials{Type: name}}
 	return a.unfit(ReasonUnknownCredentials, fmt.Sprintf("credentials of type %q are not supported", typename))
-}
-
-const removalPending = "Compass names no credentials any more, or less of them; the former ones are kept until that is confirmed: by further answers, or by the annotation " +
-	v1alpha1.ConfirmDeletionAnnotation + "=" + v1alpha1.DeletionConfirmed
-
-// pendingAccess keeps the credentials that the bundle had before, but only those that a former sync stored: what
-// somebody else wrote into the entries is not made to last.
-func pendingAccess(application string, bundle director.Bundle, former *v1alpha1.Service) access {
-	if former != nil {
-		for _, entry := range former.Entries {
-			stored := entry.Credentials.SecretName == credentialsSecretName(application, bundle.ID)
-			withParameters := entry.RequestParametersSecretName == parametersSecretName(application, bundle.ID)
-			// Headers and query fields may be all that there is.
-			alone := withParameters && entry.Credentials.Type == "" && entry.Credentials.SecretName == ""
-			if entry.Type != v1alpha1.EntryTypeAPI || !stored && !alone {
-				continue
-			}
-			a := access{entry: *entry.Credentials.DeepCopy(), kept: true}
-			if withParameters {
-				a.parameters = map[string]secret.Value{}
-			}
-			a.message = "the former credentials stay until Compass has issued the new ones"
-			return a
-		}
-	}
-	a := access{entry: v1alpha1.Credentials{Type: typePending}}
-	return a.unfit(ReasonPending, "Compass has not issued the credentials yet")
 }
 
 func (a access) unfit(reason, message string) access {

@@ -33,7 +33,7 @@ func (s *SecretStep) Meet(application *v1alpha1.Application, have *corev1.Secret
 	switch {
 	case isOwner(application, have):
 		s.Action = Update
-		s.Changes, s.Stale = secretChanges(application.Name, have, wantedSecret{bundleID: s.BundleID, data: s.Data})
+		s.Changes, s.Stale = secretChanges(application.Name, have, wantedSecret{bundleID: s.BundleID, data: s.Data, meant: s.Meant})
 	case orphaned(application.Name, have):
 		s.Action = Replace
 	default:
@@ -103,7 +103,7 @@ func orphaned(name string, s *corev1.Secret) bool {
 func (p *planner) secretSteps(name string, app *v1alpha1.Application, w wanted) (steps []SecretStep, taken string) {
 	for _, secretName := range sortedKeys(w.secrets) {
 		want, have := w.secrets[secretName], p.secrets[secretName]
-		step := SecretStep{Action: Create, Name: secretName, BundleID: want.bundleID, Data: want.data, Observed: have}
+		step := SecretStep{Action: Create, Name: secretName, BundleID: want.bundleID, Data: want.data, Meant: want.meant, Observed: have}
 		switch {
 		case have == nil:
 		case app != nil && isOwner(app, have):
@@ -150,6 +150,9 @@ func secretChanges(application string, have *corev1.Secret, want wantedSecret) (
 	}
 	if have.Labels[labelBundle] != want.bundleID || have.Labels[labelApplication] != labelValue(application) {
 		changes = append(changes, "metadata.labels")
+	}
+	if have.Annotations[v1alpha1.MeantAnnotation] != want.meant {
+		changes = append(changes, "metadata.annotations")
 	}
 	return changes, stale
 }

@@ -92,7 +92,7 @@ func (p *planner) losses(snap director.Snapshot, applications []director.Applica
 		}
 		wanted := map[string]bool{}
 		for _, bundle := range app.Bundles {
-			a := bundleAccess(name, bundle, nil, false)
+			a := bundleAccess(name, bundle, past{})
 			hidden := bundle.AuthPending
 			wanted[credentialsSecretName(name, bundle.ID)] = hidden || len(bundle.APIs) > 0 && a.data != nil
 			wanted[parametersSecretName(name, bundle.ID)] = hidden || len(bundle.APIs) > 0 && a.parameters != nil

@@ -40,15 +40,16 @@ func (wanted) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 type wantedSecret struct {
 	bundleID string
 	data     map[string]secret.Value
+	// meant is the value of the annotation.
+	meant string
 }
 
 // Format implements fmt.Formatter: nothing is printed of what is secret.
 func (wantedSecret) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
-// mapApplication computes what the cluster should hold for a system. Former is the Application as it is, or nil; only
-// for what Director does not tell does it matter. Withheld are the ids of bundles of whose credentials Director's word is not
-// believed.
-func mapApplication(name string, app director.Application, former *v1alpha1.Application, withheld []string, gateway string, skipVerify bool) wanted {
+// mapApplication computes what the cluster should hold for a system. Was is what it holds; only for what Director does not
+// tell does it matter.
+func mapApplication(name string, app director.Application, was past, gateway string, skipVerify bool) wanted {
 	w := wanted{
 		application: &v1alpha1.Application{
 			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: map[string]string{v1alpha1.ManagedByLabel: v1alpha1.ManagedByAgent}},
@@ -58,7 +59,7 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 				Labels:      map[string]string{v1alpha1.ConnectedAppLabel: name},
 				CompassMetadata: &v1alpha1.CompassMetadata{
 					ApplicationID:  app.ID,
-					Authentication: v1alpha1.Authentication{ClientIDs: clientIDs(app, former)},
+					Authentication: v1alpha1.Authentication{ClientIDs: clientIDs(app, was.application)},
 				},
 				Services: []v1alpha1.Service{},
 			},
@@ -73,13 +74,12 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 	unfitReason := ""
 	stored := false
 	for _, bundle := range app.Bundles {
-		held := slices.Contains(withheld, bundle.ID)
-		a := bundleAccess(name, bundle, formerService(former, bundle.ID), held)
-		if len(bundle.APIs) == 0 && !held {
-			a = access{} // nobody could use it
+		a := bundleAccess(name, bundle, was)
+		if len(bundle.APIs) == 0 && a.reason != ReasonPendingRemoval {
+			a = access{kept: a.kept} // nobody could use it
 		}
 		w.addSecrets(name, bundle.ID, a)
-		stored = stored || a.data != nil || a.kept || a.parameters != nil
+		stored = stored || a.data != nil || a.parameters != nil || a.entry.SecretName != ""
 		switch {
 		case a.reason != "":
 			unfit = append(unfit, fmt.Sprintf("bundle %q: %s", bundle.Name, a.message))
@@ -89,7 +89,7 @@ func mapApplication(name string, app director.Application, former *v1alpha1.Appl
 		}
 		w.application.Spec.Services = append(w.application.Spec.Services, service(name, bundle, a, gateway, room))
 	}
-	for _, id := range withheld {
+	for _, id := range was.withheld {
 		w.kept[credentialsSecretName(name, id)], w.kept[parametersSecretName(name, id)] = true, true
 		if !slices.ContainsFunc(app.Bundles, func(b director.Bundle) bool { return b.ID == id }) {
 			unfit, unfitReason = append(unfit, fmt.Sprintf("bundle %s: %s", id, removalPending)), cmp.Or(unfitReason, ReasonPendingRemoval)
@@ -132,15 +132,14 @@ func clientIDs(app director.Application, former *v1alpha1.Application) []string 
 func (w *wanted) addSecrets(application, bundleID string, a access) {
 	credentials, parameters := credentialsSecretName(application, bundleID), parametersSecretName(application, bundleID)
 	if a.kept {
-		w.kept[credentials] = true
-		w.kept[parameters] = a.parameters != nil
+		w.kept[credentials], w.kept[parameters] = true, true
 		return
 	}
 	if a.data != nil {
-		w.secrets[credentials] = wantedSecret{bundleID: bundleID, data: a.data}
+		w.secrets[credentials] = wantedSecret{bundleID: bundleID, data: a.data, meant: a.meant}
 	}
 	if a.parameters != nil {
-		w.secrets[parameters] = wantedSecret{bundleID: bundleID, data: a.parameters}
+		w.secrets[parameters] = wantedSecret{bundleID: bundleID, data: a.parameters, meant: a.meant}
 	}
 }
 
@@ -188,7 +187,7 @@ func invalid(name string, app director.Application) (reason, message string) {
 				return ReasonInvalidData, fmt.Sprintf("bundle %q, API %q: the target URL is empty", bundle.Name, api.Name)
 			}
 		}
-		if a := bundleAccess(name, bundle, nil, false); a.data == nil && a.parameters == nil {
+		if a := bundleAccess(name, bundle, past{}); a.data == nil && a.parameters == nil {
 			continue
 		}
 		if wrong := validation.IsDNS1123Subdomain(credentialsSecretName(name, bundle.ID)); len(wrong) > 0 {

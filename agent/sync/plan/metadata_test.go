@@ -11,8 +11,8 @@ import (
 )
 
 func TestMetadataIsKeptBesideWhatWasThereBefore(t *testing.T) {
-	plain := mapApplication("mp-shop", systems.Shop(), nil, nil, systems.Gateway, false)
-	w := mapApplication("mp-shop", systems.Described(), nil, nil, systems.Gateway, false)
+	plain := mapApplication("mp-shop", systems.Shop(), past{}, systems.Gateway, false)
+	w := mapApplication("mp-shop", systems.Described(), past{}, systems.Gateway, false)
 	want := plain.application.DeepCopy()
 	want.Spec.CompassMetadata = systems.DescribedMetadata()
 	want.Spec.Services[0].Entries = systems.DescribedEntries(want.Spec.Services[0].Entries)
@@ -27,8 +27,8 @@ func TestMetadataIsKeptBesideWhatWasThereBefore(t *testing.T) {
 func TestLabelsThatEverySystemHasLeaveNoTrace(t *testing.T) {
 	app := systems.Shop()
 	app.Labels = map[string]any{"name": "mp-shop", "managed": "false", "scenarios": []any{"default"}}
-	want := toJSON(t, mapApplication("mp-shop", systems.Shop(), nil, nil, systems.Gateway, false).application)
-	if diff := cmp.Diff(string(want), string(toJSON(t, mapApplication("mp-shop", app, nil, nil, systems.Gateway, false).application))); diff != "" {
+	want := toJSON(t, mapApplication("mp-shop", systems.Shop(), past{}, systems.Gateway, false).application)
+	if diff := cmp.Diff(string(want), string(toJSON(t, mapApplication("mp-shop", app, past{}, systems.Gateway, false).application))); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -41,7 +41,7 @@ func TestMetadataBeyondItsBoundIsLeftOutAndTheSystemIsSynchronised(t *testing.T)
 		api.ID, api.Name, api.Description = fmt.Sprint(i), fmt.Sprint("API ", i), strings.Repeat("d", 4<<10)
 		app.Bundles[0].APIs = append(app.Bundles[0].APIs, api)
 	}
-	w := mapApplication("mp-shop", app, nil, nil, systems.Gateway, false)
+	w := mapApplication("mp-shop", app, past{}, systems.Gateway, false)
 	if diff := cmp.Diff(systems.DescribedMetadata(), w.application.Spec.CompassMetadata); diff != "" {
 		t.Error(diff)
 	}

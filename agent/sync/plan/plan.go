@@ -95,6 +95,8 @@ type SecretStep struct {
 	Name     string
 	BundleID string
 	Data     map[string]secret.Value
+	// Meant is the value of v1alpha1.MeantAnnotation.
+	Meant string
 	// Stale are keys that are to be removed.
 	Stale []string
 	// Changes names what differs, without values.
@@ -252,15 +254,20 @@ func (p *planner) application(app director.Application, name string) *Failure {
 	}
 	p.claimed[name] = true
 
-	var withheld []string
+	was := past{application: existing}
 	if existing != nil {
-		withheld = slices.Sorted(slices.Values(p.withheld[existing.UID]))
+		was.withheld = slices.Sorted(slices.Values(p.withheld[existing.UID]))
+		was.owned = func(name string) *corev1.Secret {
+			if s := p.secrets[name]; s != nil && isOwner(existing, s) {
+				return s
+			}
+			return nil
+		}
+		if meant := p.former[name]; meant != nil && meant.Spec.CompassMetadata.ApplicationID == app.ID {
+			was.application = meant
+		}
 	}
-	former := existing
-	if meant := p.former[name]; meant != nil && existing != nil && meant.Spec.CompassMetadata.ApplicationID == app.ID {
-		former = meant
-	}
-	w := mapApplication(name, app, former, withheld, p.settings.GatewayURL, p.settings.SkipVerify)
+	w := mapApplication(name, app, was, p.settings.GatewayURL, p.settings.SkipVerify)
 	step := Step{
 		Action: Create, Name: name, ID: app.ID, System: app.Name, Wanted: w.application, Observed: existing,
 		Synchronized: w.synchronized, CredentialsReady: w.credentialReady,

@@ -21,14 +21,14 @@ import (
 // inPlace is an Application as a sync leaves it, with the Secrets it owns.
 func inPlace(system director.Application) (v1alpha1.Application, []corev1.Secret) {
 	name := normalizeApplicationName(system.Name)
-	w := mapApplication(name, system, nil, nil, systems.Gateway, false)
+	w := mapApplication(name, system, past{}, systems.Gateway, false)
 	app := w.application.DeepCopy()
 	app.UID = types.UID("uid-" + name)
 	var secrets []corev1.Secret
 	for _, secretName := range sortedKeys(w.secrets) {
 		step := SecretStep{BundleID: w.secrets[secretName].bundleID}
 		s := corev1.Secret{ObjectMeta: metav1.ObjectMeta{
-			Name: secretName, Namespace: "ns", Labels: step.Labels(name),
+			Name: secretName, Namespace: "ns", Labels: step.Labels(name), Annotations: map[string]string{v1alpha1.MeantAnnotation: w.secrets[secretName].meant},
 			OwnerReferences: []metav1.OwnerReference{{APIVersion: "applicationconnector.kyma-project.io/v1alpha1", Kind: "Application", Name: name, UID: app.UID}},
 		}, Data: map[string][]byte{}}
 		for key, value := range w.secrets[secretName].data {
@@ -73,7 +73,7 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 			change: func(app *director.Application) {
 				app.Bundles[0].Auth = &director.Auth{Credential: director.OAuth{ClientID: "c", ClientSecret: "canary", URL: "https://i/t"}}
 			},
-			want: "update application mp-shop (spec.services)\n  update secret mp-shop-" + systems.Bundle1 + " (data.clientId, data.clientSecret, data.password, data.username)\n",
+			want: "update application mp-shop (spec.services)\n  update secret mp-shop-" + systems.Bundle1 + " (data.clientId, data.clientSecret, data.password, data.username, metadata.annotations)\n",
 		},
 		{
 			name:   "no credentials any more",
@@ -83,7 +83,7 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 		{
 			name:   "a new header",
 			change: func(app *director.Application) { app.Bundles[0].Auth.Headers = map[string][]string{"h": {"canary"}} },
-			want:   "update application mp-shop (spec.services)\n  create secret params-mp-shop-" + systems.Bundle1 + "\n",
+			want:   "update application mp-shop (spec.services)\n  update secret mp-shop-" + systems.Bundle1 + " (metadata.annotations)\n  create secret params-mp-shop-" + systems.Bundle1 + "\n",
 		},
 		{
 			name:   "another description",

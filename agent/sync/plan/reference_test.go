@@ -72,7 +72,7 @@ func TestTheReferenceHoldsTheNumbersOfTheDeletionRule(t *testing.T) {
 
 // The fields that an update writes are those of the page, without those that only creation writes.
 func TestTheReferenceHoldsEveryManagedField(t *testing.T) {
-	w := mapApplication("mp-shop", systems.Shop(), nil, nil, systems.Gateway, false)
+	w := mapApplication("mp-shop", systems.Shop(), past{}, systems.Gateway, false)
 	empty := w.application.DeepCopy()
 	empty.Labels, empty.Spec.Description, empty.Spec.Labels, empty.Spec.CompassMetadata, empty.Spec.Services = nil, "", nil, nil, nil
 	page := reference(t)

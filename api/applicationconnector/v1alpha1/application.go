@@ -13,6 +13,9 @@ const (
 	ConfirmDeletionAnnotation = "applicationconnector.kyma-project.io/confirm-deletion"
 	// DeletionConfirmed is the only value of ConfirmDeletionAnnotation with a meaning.
 	DeletionConfirmed = "true"
+	// MeantAnnotation is on the Secrets of an Application, and holds as JSON what the agent means the entries to say that name
+	// them: type, authenticationUrl, csrfInfo, and whether there are parameters. Nothing of it is secret.
+	MeantAnnotation = "applicationconnector.kyma-project.io/credentials"
 	// ConnectedAppLabel is the key in spec.labels under which the agent writes the Application's own name.
 	ConnectedAppLabel = "connected-app"
 )
