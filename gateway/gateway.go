@@ -39,7 +39,7 @@ const (
 	// keepAlive is how long a caller's idle connection stays open: longer than callers keep theirs, for what a server
 	// closes first, a client may just have used.
 	keepAlive   = 2 * time.Minute
-	headerLimit = 64 << 10 // bytes of a request's header
+	headerLimit = http.DefaultMaxHeaderBytes // bytes of a request's header: what the gateway before this one took
 )
 
 // Addresses are where a Gateway listens.

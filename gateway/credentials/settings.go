@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"time"
+	"unique"
 )
 
 // Trust says which peers are believed, of an API and of the endpoints that its credentials come from. It is comparable.
@@ -13,8 +14,28 @@ type Trust struct {
 	SkipVerify bool
 	// MinVersion is the oldest version of TLS that is spoken, as in crypto/tls; zero for the library's.
 	MinVersion uint16
-	// CA are certificates, in PEM form, that are trusted besides those of the process.
-	CA string
+	// CA are trusted besides those of the process.
+	CA Authorities
+}
+
+// Authorities are certificates in PEM form. They are equal where their text is, but neither comparing nor hashing them reads it:
+// each call looks up connections by them. The zero value is none.
+type Authorities struct{ text unique.Handle[string] }
+
+// NewAuthorities are those of a PEM text, which it does not check.
+func NewAuthorities(text string) Authorities {
+	if text == "" {
+		return Authorities{}
+	}
+	return Authorities{unique.Make(text)}
+}
+
+// PEM is their text; empty for none.
+func (a Authorities) PEM() string {
+	if a == (Authorities{}) {
+		return ""
+	}
+	return a.text.Value()
 }
 
 // OAuth says how tokens are asked for. Its zero value is how they always were.

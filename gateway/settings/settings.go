@@ -190,7 +190,7 @@ func (p *parser) bundle(text, field, where string) {
 		p.problem(field, fmt.Sprintf("%sholds no certificate: %s", where, right))
 		return
 	}
-	p.settings.Trust.CA = text
+	p.settings.Trust.CA = credentials.NewAuthorities(text)
 }
 
 // printable bounds what is repeated of a Secret.

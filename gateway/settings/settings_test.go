@@ -19,7 +19,7 @@ import (
 )
 
 // compare looks at policies by what they do, in tests of their own.
-var compare = cmp.Options{cmpopts.IgnoreFields(settings.Settings{}, "Request", "Response", "Callers")}
+var compare = cmp.Options{cmpopts.IgnoreFields(settings.Settings{}, "Request", "Response", "Callers"), cmpopts.EquateComparable(credentials.Authorities{})}
 
 // none has no Secret.
 func none(string, string) (map[string][]byte, bool) { return nil, false }
@@ -46,7 +46,7 @@ func TestSettingsOfAnAPIStandInPlaceOfThoseForAllBlockByBlock(t *testing.T) {
 	}
 	got, problems := settings.Parse(own, all, "OAuth", none)
 	want := &settings.Settings{
-		Trust:    credentials.Trust{CA: pem, MinVersion: tls.VersionTLS13},
+		Trust:    credentials.Trust{CA: credentials.NewAuthorities(pem), MinVersion: tls.VersionTLS13},
 		Timeouts: settings.Timeouts{Header: 1500 * time.Millisecond, Idle: 500 * time.Millisecond, Token: 3 * time.Second},
 		Limits:   limits.Spec{Concurrent: 7, Rate: limits.Rate{Requests: 5, Per: time.Second, Burst: 5}, Breaker: limits.Breaker{Failures: 3, Pause: 90 * time.Second}},
 		OAuth:    credentials.OAuth{OnlyHeader: true, Form: map[string]string{"scope": "x y", "audience": "aud", "resource": "r"}},

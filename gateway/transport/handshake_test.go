@@ -33,7 +33,7 @@ func TestEachHandshakeIsCountedByItsOutcomeAndTheEndOfThePeersCertificateIsKnown
 	asks := &tls.Config{ClientAuth: tls.RequireAnyClientCert}
 	asks12 := &tls.Config{ClientAuth: tls.RequireAnyClientCert, MaxVersion: tls.VersionTLS12}
 	trust := func(s *httptest.Server) credentials.Trust {
-		return credentials.Trust{CA: string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw}))}
+		return credentials.Trust{CA: credentials.NewAuthorities(string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})))}
 	}
 	for name, c := range map[string]struct {
 		server *httptest.Server

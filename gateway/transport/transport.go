@@ -170,7 +170,7 @@ func (p *Pool) roots(more string) *x509.CertPool {
 
 func (p *Pool) make(t Target) *Transport {
 	made := &Transport{shaken: p.options.Shaken, guard: p.options.Guard}
-	config := &tls.Config{RootCAs: p.roots(t.Trust.CA), MinVersion: t.Trust.MinVersion, InsecureSkipVerify: t.Trust.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
+	config := &tls.Config{RootCAs: p.roots(t.Trust.CA.PEM()), MinVersion: t.Trust.MinVersion, InsecureSkipVerify: t.Trust.SkipVerify} //nolint:gosec // spec.skipVerify, which a condition and a log line name
 	config.VerifyConnection = made.verified
 	if t.Identity != nil {
 		certificate := t.Identity.Certificate

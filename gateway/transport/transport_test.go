@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -21,7 +22,7 @@ func TestConnectionsArePooledByHostIdentityAndVerification(t *testing.T) {
 	one, two := &credentials.Identity{Version: credentials.VersionOf("1")}, &credentials.Identity{Version: credentials.VersionOf("2")}
 	targets := []transport.Target{
 		{Host: "a"}, {Host: "b"}, {Host: "a", Trust: credentials.Trust{SkipVerify: true}}, {Host: "a", Trust: credentials.Trust{MinVersion: tls.VersionTLS13}},
-		{Host: "a", Trust: credentials.Trust{CA: "x"}}, {Host: "a", Connect: time.Second}, {Host: "a", Direct: true}, {Host: "a", Identity: one}, {Host: "a", Identity: two},
+		{Host: "a", Trust: credentials.Trust{CA: credentials.NewAuthorities("x")}}, {Host: "a", Connect: time.Second}, {Host: "a", Direct: true}, {Host: "a", Identity: one}, {Host: "a", Identity: two},
 	}
 	seen := map[any]transport.Target{}
 	for _, target := range targets {
@@ -40,6 +41,33 @@ func TestConnectionsArePooledByHostIdentityAndVerification(t *testing.T) {
 	same := &credentials.Identity{Version: credentials.VersionOf("1")}
 	if p.For(transport.Target{Host: "a", Identity: same}) != p.For(transport.Target{Host: "a", Identity: one}) {
 		t.Error("the same certificate, parsed twice, has two pools")
+	}
+}
+
+func TestALookUpOfConnectionsDoesNotReadTheCertificatesThatAreTrusted(t *testing.T) {
+	p := transport.New(transport.Options{})
+	none := transport.Target{Host: "a"}
+	large := transport.Target{Host: "a", Trust: credentials.Trust{CA: credentials.NewAuthorities(strings.Repeat("x", 1<<20))}}
+	took := func(target transport.Target) time.Duration {
+		p.For(target)
+		fastest := time.Hour
+		for range 20 {
+			begin := time.Now()
+			for range 10 {
+				p.For(target)
+			}
+			fastest = min(fastest, time.Since(begin))
+		}
+		return fastest
+	}
+	// Reading a MiB takes hundreds of times as long as all else.
+	if few, many := took(none), took(large); many > 20*few {
+		t.Errorf("%v with a large bundle, %v without", many, few)
+	}
+	again := large
+	again.Trust.CA = credentials.NewAuthorities(strings.Repeat("x", 1<<20))
+	if p.For(again) != p.For(large) {
+		t.Error("the same certificates, read twice, have two pools")
 	}
 }
 
