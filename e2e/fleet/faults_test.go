@@ -34,13 +34,13 @@ type level struct {
 }
 
 // levels are one request of each kind that a snapshot of the fleet takes. It reads five pages of applications, the pages
-// of their ids, and the second pages of the one wide Application's lists.
+// of their ids, and of the one wide Application's lists the second pages, and then both again.
 var levels = []level{
 	{"applications", "applicationsForRuntime", 2, "ApplicationsForRuntime", "applicationsForRuntime"},
 	{"applications read again", "applicationsForRuntime", 6, "ApplicationIDs", "applicationsForRuntime"},
 	{"further bundles", "application", 0, "BundlesOfApplication", "bundles"},
-	{"further APIs", "application", 1, "APIsOfBundle", "apiDefinitions"},
-	{"further events", "application", 2, "EventsOfBundle", "eventDefinitions"},
+	{"further APIs", "application", 3, "APIsOfBundle", "apiDefinitions"},
+	{"further events", "application", 6, "EventsOfBundle", "eventDefinitions"},
 }
 
 // nested are the lists whose first pages come with a page of applications.

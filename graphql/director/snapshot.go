@@ -21,8 +21,8 @@ type (
 )
 
 // Snapshot reads all applications of a runtime, and all their bundles, APIs and events, each list to its end. It takes
-// a query per 100 applications, as many again for their ids alone if these are more than 100, and one more per 100 items
-// of a list within, if that has more than 100.
+// a query per 100 applications, as many again for their ids alone if these are more than 100, and two more per 100 items
+// of a list within, if that has more than 100: that is read a second time, too.
 //
 // An error means that nothing is known. Lists that changed while they were read make the snapshot incomplete; an
 // application whose own lists did, or whose data cannot be used, is among Invalid.
@@ -187,29 +187,6 @@ func (r *reader) application(ctx context.Context, raw rawApplication) (Applicati
 	return out, nil
 }
 
-// bundles reads the bundles of an application that are not among those of the first page.
-func (r *reader) bundles(ctx context.Context, raw rawApplication) ([]rawBundle, error) {
-	all := newList("bundles", func(b rawBundle) string { return b.Id })
-	page := raw.Bundles
-	for {
-		if page == nil || page.Data == nil {
-			return nil, &defect{reason: "bundles: " + errNull.Error(), incomplete: true}
-		}
-		if err := r.add("BundlesOfApplication", raw.Id, all.add(page.Data, page.PageInfo, page.TotalCount)); err != nil {
-			return nil, err
-		}
-		if !all.more {
-			return whole(all)
-		}
-		r.snapshot.Queries++
-		resp, err := query.BundlesOfApplication(ctx, r.client.graphql, raw.Id, pageSize, after(all.next))
-		if err := vanished(err, err == nil && resp.Application == nil); err != nil {
-			return nil, err
-		}
-		page = resp.Application.Bundles
-	}
-}
-
 // bundle reads what is missing of one bundle, and converts it.
 func (r *reader) bundle(ctx context.Context, applicationID string, raw rawBundle) (Bundle, error) {
 	out, doubt, err := convertBundle(raw, r.runtimeID)
@@ -234,79 +211,6 @@ func (r *reader) bundle(ctx context.Context, applicationID string, raw rawBundle
 		out.Events = append(out.Events, convertEvent(e))
 	}
 	return out, nil
-}
-
-func (r *reader) apis(ctx context.Context, applicationID string, raw rawBundle) ([]rawAPI, error) {
-	all := newList("bundle "+raw.Id+": APIs", func(a rawAPI) string { return a.Id })
-	page := raw.ApiDefinitions
-	for {
-		if page == nil || page.Data == nil {
-			return nil, &defect{reason: all.name + ": " + errNull.Error(), incomplete: true}
-		}
-		if err := r.add("APIsOfBundle", applicationID, all.add(page.Data, page.PageInfo, page.TotalCount)); err != nil {
-			return nil, err
-		}
-		if !all.more {
-			return whole(all)
-		}
-		r.snapshot.Queries++
-		resp, err := query.APIsOfBundle(ctx, r.client.graphql, applicationID, raw.Id, pageSize, after(all.next))
-		gone := err == nil && (resp.Application == nil || resp.Application.Bundle == nil)
-		if err := vanished(err, gone); err != nil {
-			return nil, err
-		}
-		page = resp.Application.Bundle.ApiDefinitions
-	}
-}
-
-func (r *reader) events(ctx context.Context, applicationID string, raw rawBundle) ([]rawEvent, error) {
-	all := newList("bundle "+raw.Id+": events", func(e rawEvent) string { return e.Id })
-	page := raw.EventDefinitions
-	for {
-		if page == nil || page.Data == nil {
-			return nil, &defect{reason: all.name + ": " + errNull.Error(), incomplete: true}
-		}
-		if err := r.add("EventsOfBundle", applicationID, all.add(page.Data, page.PageInfo, page.TotalCount)); err != nil {
-			return nil, err
-		}
-		if !all.more {
-			return whole(all)
-		}
-		r.snapshot.Queries++
-		resp, err := query.EventsOfBundle(ctx, r.client.graphql, applicationID, raw.Id, pageSize, after(all.next))
-		gone := err == nil && (resp.Application == nil || resp.Application.Bundle == nil)
-		if err := vanished(err, gone); err != nil {
-			return nil, err
-		}
-		page = resp.Application.Bundle.EventDefinitions
-	}
-}
-
-// add names the application and the operation in an error about pages.
-func (r *reader) add(operation, applicationID string, err error) error {
-	if err == nil {
-		return nil
-	}
-	return &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: fmt.Errorf("application %s: %w", applicationID, err)}
-}
-
-// whole gives the items of a list within an application. A list that is not known to be whole would take APIs out of
-// use if it were applied, so the application is kept out as a whole.
-func whole[T any](l *list[T]) ([]T, error) {
-	items, err := l.whole()
-	if err != nil {
-		return nil, &defect{reason: err.Error(), incomplete: true}
-	}
-	return items, nil
-}
-
-// vanished makes a defect of the ways in which Director says that an application or bundle is not there (for us) any
-// more: null, NotFound, InvalidOperation. It may well have been removed since the first page.
-func vanished(err error, null bool) error {
-	if null || graphql.KindOf(err) == graphql.Rejected {
-		return &defect{reason: "went away while its pages were read", incomplete: true}
-	}
-	return err
 }
 
 func after(cursor string) *string {

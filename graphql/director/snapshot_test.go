@@ -14,6 +14,10 @@ import (
 )
 
 func TestEveryListArrivesWholeHoweverLongItIs(t *testing.T) {
+	// The first page of a list within comes with its application. If it is not the only one, all are read again.
+	within := func(size int) int {
+		return map[int]int{0: 1, 1: 1, 100: 1, 101: 1 + 1 + 2, 201: 1 + 2 + 3, 401: 1 + 4 + 5, 1001: 1 + 10 + 11}[size]
+	}
 	for _, size := range []int{0, 1, 100, 101, 201, 401, 1001} {
 		levels := map[string]struct {
 			inventory *inventory
@@ -39,7 +43,7 @@ func TestEveryListArrivesWholeHoweverLongItIs(t *testing.T) {
 					}
 					return ids
 				},
-				queries: 1 + max(0, (size-1)/100),
+				queries: within(size),
 			},
 			"APIs": {
 				inventory: &inventory{apps: []object{app(1, bundle(1, nil, nil), bundle(2, many(size, api), many(3, event)))}},
@@ -49,7 +53,7 @@ func TestEveryListArrivesWholeHoweverLongItIs(t *testing.T) {
 					}
 					return ids
 				},
-				queries: 1 + max(0, (size-1)/100),
+				queries: within(size),
 			},
 			"events": {
 				inventory: &inventory{apps: []object{app(1, bundle(1, many(3, api), many(size, event)))}},
@@ -59,7 +63,7 @@ func TestEveryListArrivesWholeHoweverLongItIs(t *testing.T) {
 					}
 					return ids
 				},
-				queries: 1 + max(0, (size-1)/100),
+				queries: within(size),
 			},
 		}
 		kinds := map[string]string{"applications": "app", "bundles": "bundle", "APIs": "api", "events": "event"}
@@ -266,6 +270,79 @@ func TestAnInventoryThatChangesWhileItIsReadIsIncomplete(t *testing.T) {
 			left:       1,
 			invalid: []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2",
 				Reason: "bundle bundle-00001: APIs: the count changed while the pages were read"}},
+		},
+		"an API goes and another comes between pages, so that the count is the same": {
+			apps: wide(),
+			before: func(i *inventory) func(int, string) {
+				asked := 0
+				return func(_ int, operation string) {
+					if operation != "APIsOfBundle" {
+						return
+					}
+					if asked++; asked == 1 {
+						b := i.apps[1]["bundles"].([]object)[0]
+						b["apis"] = append(b["apis"].([]object)[1:], api(99999))
+					}
+				}
+			},
+			incomplete: "application app-00002: bundle bundle-00001: APIs: others when they were read again",
+			left:       1,
+			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "bundle bundle-00001: APIs: others when they were read again"}},
+		},
+		"a kind of events goes and another comes between pages": {
+			apps: wide(),
+			before: func(i *inventory) func(int, string) {
+				asked := 0
+				return func(_ int, operation string) {
+					if operation != "EventsOfBundle" {
+						return
+					}
+					if asked++; asked == 1 {
+						b := i.apps[1]["bundles"].([]object)[0]
+						b["events"] = append(b["events"].([]object)[1:], event(99999))
+					}
+				}
+			},
+			incomplete: "application app-00002: bundle bundle-00001: events: others when they were read again",
+			left:       1,
+			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "bundle bundle-00001: events: others when they were read again"}},
+		},
+		"a bundle goes and another comes between pages": {
+			apps: []object{app(1), app(2, many(201, func(n int) object { return bundle(n, nil, nil) })...)},
+			before: func(i *inventory) func(int, string) {
+				return func(n int, _ string) {
+					if n == 2 {
+						i.apps[1]["bundles"] = append(i.apps[1]["bundles"].([]object)[1:], bundle(99999, nil, nil))
+					}
+				}
+			},
+			incomplete: "application app-00002: bundles: others when they were read again",
+			left:       1,
+			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "bundles: others when they were read again"}},
+		},
+		"a bundle goes while the bundles are read again": {
+			apps: []object{app(1), app(2, many(201, func(n int) object { return bundle(n, nil, nil) })...)},
+			before: func(i *inventory) func(int, string) {
+				return func(n int, _ string) {
+					if n == 5 {
+						i.apps[1]["bundles"] = i.apps[1]["bundles"].([]object)[1:]
+					}
+				}
+			},
+			incomplete: "application app-00002: bundles, read again: the count changed while the pages were read",
+			left:       1,
+			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "bundles, read again: the count changed while the pages were read"}},
+		},
+		"the bundles are null when they are read again": {
+			apps: []object{app(1), app(2, many(101, func(n int) object { return bundle(n, nil, nil) })...)},
+			edit: func(n int, _ string, answer object) {
+				if n == 3 {
+					answer["data"].(object)["application"].(object)["bundles"] = nil
+				}
+			},
+			incomplete: "application app-00002: bundles, read again: null instead of a list",
+			left:       1,
+			invalid:    []director.InvalidApplication{{ID: "app-00002", Name: "mp-app-2", Reason: "bundles, read again: null instead of a list"}},
 		},
 		"the application goes away between pages": {
 			apps: wide(),

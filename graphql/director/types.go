@@ -15,8 +15,8 @@ type Snapshot struct {
 	// They are present: what stands for them must neither be deleted nor changed. They do not make Complete false by
 	// themselves: a list that was not read to its end does.
 	Invalid []InvalidApplication
-	// Complete says that every page of every list was read, that counts agree, that applications of more than one page were
-	// the same when their ids were read again, and that nothing was null which never is if Director tells all.
+	// Complete says that every page of every list was read, that counts agree, that lists of more than one page had the
+	// same ids when they were read again, and that nothing was null which never is if Director tells all.
 	Complete bool
 	// Incomplete says why Complete is false, for people; empty if it is true.
 	Incomplete string
