@@ -141,7 +141,7 @@ func newOutcome(p plan.Plan) *outcome {
 	}
 	for _, f := range p.Failures {
 		o.failures[f.ID] = f
-		o.absent[f.ID] = f.Reason != plan.ReasonAmbiguousAPIs
+		o.absent[f.ID] = !plan.InPlace(f.Reason)
 	}
 	return o
 }

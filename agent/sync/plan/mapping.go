@@ -114,11 +114,47 @@ func mapApplication(name string, app director.Application, was past, gateway str
 	if app.AuthsUnknown {
 		w.synchronized.Message += "; which client certificates the system has is hidden in Compass, so those of before stay"
 	}
-	if same := ambiguous(w.application.Spec.Services); len(same) > 0 {
-		w.synchronized = Verdict{metav1.ConditionFalse, ReasonAmbiguousAPIs,
-			"several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: " + list(same)}
+	if reason, message := uncallable(w.application.Spec.Services); reason != "" {
+		w.synchronized = Verdict{metav1.ConditionFalse, reason, message}
 	}
 	return w
+}
+
+// uncallable says which APIs cannot be called because of their names; empty if all can be.
+func uncallable(services []v1alpha1.Service) (reason, message string) {
+	var wrong []string
+	if unnamed := unnamed(services); len(unnamed) > 0 {
+		reason = ReasonUnnamedAPIs
+		wrong = append(wrong, "nothing is left in the URL at the gateway of names without any letter from a to z and any digit; give them other names in Compass: "+list(unnamed))
+	}
+	if same := ambiguous(services); len(same) > 0 {
+		reason = cmp.Or(reason, ReasonAmbiguousAPIs)
+		wrong = append(wrong, "several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: "+list(same))
+	}
+	return reason, strings.Join(wrong, "; ")
+}
+
+// InPlace says whether an Application that fails for that reason holds what Compass says all the same.
+func InPlace(reason string) bool { return reason == ReasonAmbiguousAPIs || reason == ReasonUnnamedAPIs }
+
+// unnamed are the bundles with APIs, and the APIs, whose part of a URL is empty.
+func unnamed(services []v1alpha1.Service) (names []string) {
+	for _, service := range services {
+		called := false
+		for _, entry := range service.Entries {
+			if entry.Type != v1alpha1.EntryTypeAPI {
+				continue
+			}
+			called = true
+			if segment(entry.Name) == "" {
+				names = append(names, fmt.Sprintf("bundle %q, API %q", service.DisplayName, entry.Name))
+			}
+		}
+		if called && segment(service.DisplayName) == "" {
+			names = append(names, fmt.Sprintf("bundle %q", service.DisplayName))
+		}
+	}
+	return names
 }
 
 // clientIDs are the common names of the system's client certificates; those of before, as long as Director hides them.

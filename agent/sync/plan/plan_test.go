@@ -279,6 +279,42 @@ func TestAPIsWithOneURLAreReported(t *testing.T) {
 	}
 }
 
+func TestAPIsWithoutANameInTheirURLAreReported(t *testing.T) {
+	const unnamed = "nothing is left in the URL at the gateway of names without any letter from a to z and any digit; give them other names in Compass: "
+	for name, test := range map[string]struct {
+		change func(*director.Bundle)
+		url    string
+		want   []string // reason and message
+	}{
+		"a bundle": {func(b *director.Bundle) { b.Name = "日本" }, "/mp-shop//orders-api", []string{ReasonUnnamedAPIs, unnamed + `bundle "日本"`}},
+		"an API":   {func(b *director.Bundle) { b.APIs[0].Name = "!!!" }, "/mp-shop/bundle-one/", []string{ReasonUnnamedAPIs, unnamed + `bundle "Bundle One", API "!!!"`}},
+		"two APIs": {func(b *director.Bundle) {
+			b.APIs = append(b.APIs, director.API{ID: "a2", Name: "注文", TargetURL: "https://shop/2"})
+			b.APIs[0].Name = "商品"
+		}, "/mp-shop/bundle-one/", []string{ReasonUnnamedAPIs, unnamed + `bundle "Bundle One", API "商品"; bundle "Bundle One", API "注文"; ` +
+			"several APIs have the same URL at the gateway, which refuses them all; give them other names in Compass: " + systems.Gateway + "/mp-shop/bundle-one/ (Bundle One/商品, Bundle One/注文)"}},
+		"a bundle without APIs": {func(b *director.Bundle) { b.Name, b.APIs = "日本", nil }, "", nil},
+	} {
+		t.Run(name, func(t *testing.T) {
+			app := systems.Shop()
+			test.change(&app.Bundles[0])
+			plan := New(systems.Whole(app), Observed{}, settings, nil)
+			var want []Failure
+			if test.want != nil {
+				want = []Failure{{app.ID, app.Name, test.want[0], test.want[1]}}
+			}
+			if diff := cmp.Diff(want, plan.Failures); diff != "" {
+				t.Error(diff)
+			}
+			// The names themselves, and the URLs, stay what they are.
+			entry := plan.Steps[0].Wanted.Spec.Services[0].Entries[0]
+			if test.url != "" && entry.CentralGatewayURL != systems.Gateway+test.url {
+				t.Errorf("URL %s", entry.CentralGatewayURL)
+			}
+		})
+	}
+}
+
 func deleted(p Plan) (names []string) {
 	for _, step := range p.Steps {
 		if step.Action == Delete {

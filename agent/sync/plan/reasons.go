@@ -14,6 +14,8 @@ const (
 	ReasonNameTaken = "NameTaken"
 	// ReasonAmbiguousAPIs: two APIs have the same URL at the gateway, which refuses both.
 	ReasonAmbiguousAPIs = "AmbiguousAPIs"
+	// ReasonUnnamedAPIs: nothing is left of a bundle's or an API's name in the URL at the gateway.
+	ReasonUnnamedAPIs = "UnnamedAPIs"
 	// ReasonSecretTaken: there is a Secret of that name that is not the Application's.
 	ReasonSecretTaken = "SecretTaken"
 	// ReasonWriteFailed: the API server did not take an object.
