@@ -15,6 +15,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/spf13/pflag"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -140,7 +141,7 @@ func startOnboarding(t *testing.T, objects map[string]*unstructured.Unstructured
 	}
 	o.Kubernetes = rest.AnonymousClientConfig(&cluster)
 	o.Kubernetes.BearerToken = token
-	o.DirectorURL, o.Tenant, o.PollInterval, o.LogLevel = director.URL+"/director/graphql", tenant, o.ClusterTimeout/15, "debug"
+	o.DirectorURL, o.Tenant, o.PollInterval, o.LogLevel = director.URL+"/director/graphql", tenant, time.Second, "debug"
 	o.HealthAddress, o.MetricsAddress = "127.0.0.1:0", "127.0.0.1:0"
 	listening := make(chan struct{})
 	o.Listening = func(net.Addr, net.Addr) { close(listening) }

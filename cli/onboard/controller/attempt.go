@@ -25,6 +25,7 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 			return 0, err
 		}
 		delete(a.secret.Annotations, AnnotationCluster)
+		delete(a.secret.Annotations, AnnotationTenant)
 	}
 	cluster, end, err := a.reach()
 	if err != nil {
@@ -40,6 +41,9 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	}
 	if was := a.secret.Annotations[AnnotationCluster]; was != "" && was != uid {
 		return 0, forGood(ReasonClusterChanged, "the kubeconfig led to cluster %s before, and leads to %s now: delete the Secret, which removes the former from Compass, and create another one", was, uid)
+	}
+	if was := a.secret.Annotations[AnnotationTenant]; was != "" && was != cluster.Tenant {
+		return 0, forGood(ReasonClusterChanged, "the cluster was taken into tenant %s, and the Secret names %s now: delete the Secret, which removes the cluster from the former, and create another one", was, cluster.Tenant)
 	}
 	if a.told.cluster != uid {
 		a.told.cluster, a.told.runtime = uid, ""
@@ -91,7 +95,7 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 		a.Metrics.did(actionRegister)
 		a.log.InfoContext(ctx, "a runtime is registered", "runtime", id, "name", name, "cluster", uid)
 	}
-	a.told.runtime = id
+	a.told.runtime, a.proven = id, uid
 	if connected && as == id {
 		return a.connected(id), nil
 	}
@@ -241,7 +245,7 @@ func needsToken(c *compassv1alpha1.CompassConnection, now, expires time.Time) bo
 
 // bound: the Secret is held back until its cluster is removed.
 func (a *attempt) bound() bool {
-	return slices.Contains(a.secret.Finalizers, Finalizer) && a.secret.Annotations[AnnotationCluster] != ""
+	return slices.Contains(a.secret.Finalizers, Finalizer) && a.secret.Annotations[AnnotationCluster] != "" && a.secret.Annotations[AnnotationTenant] != ""
 }
 
 // bind holds the Secret back, if that was asked for. It comes before there is anything to remove.
@@ -254,28 +258,27 @@ func (a *attempt) bind(ctx context.Context, uid string) error {
 		changed.Finalizers = append(changed.Finalizers, Finalizer)
 	}
 	metav1.SetMetaDataAnnotation(&changed.ObjectMeta, AnnotationCluster, uid)
+	metav1.SetMetaDataAnnotation(&changed.ObjectMeta, AnnotationTenant, a.told.tenant)
 	if err := a.Kube.Patch(ctx, changed, client.MergeFromWithOptions(a.secret, client.MergeFromWithOptimisticLock{})); err != nil {
 		return &failure{reason: ReasonSecretNotWritable, text: fmt.Sprintf("setting the finalizer of the Secret, which --on-delete=%s needs: %v", OnDeleteOffboard, err)}
 	}
 	// What else the answer says was not looked at.
 	metav1.SetMetaDataAnnotation(&a.secret.ObjectMeta, AnnotationCluster, uid)
+	metav1.SetMetaDataAnnotation(&a.secret.ObjectMeta, AnnotationTenant, a.told.tenant)
 	return nil
 }
 
 // offboard removes the cluster from Compass, and lets the Secret go.
 func (a *attempt) offboard(ctx context.Context) (time.Duration, error) {
-	uid := a.secret.Annotations[AnnotationCluster]
-	if a.Offboard && uid != "" && a.memory.claim(uid, a.name) == a.name {
-		tenant, err := a.tenant()
-		if err != nil {
-			return 0, err
-		}
+	uid, tenant := a.secret.Annotations[AnnotationCluster], a.secret.Annotations[AnnotationTenant]
+	if a.Offboard && uid != "" && tenant != "" {
 		director := a.Director(tenant)
 		cluster := &enrolment.Cluster{Director: director, Tenant: tenant}
 		found, err := cluster.Find(ctx, uid)
 		if err != nil {
 			return 0, err
 		}
+		a.told.tenant = tenant
 		ours := true // if it is gone, by an attempt that did not get to its end
 		if found != nil {
 			if ours, err = a.ours(ctx, director, found.ID); err != nil {

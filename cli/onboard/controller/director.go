@@ -67,7 +67,7 @@ func (g *gate) tenant(tenant string) Director { return &tenantDirector{g, tenant
 // access gives an access token.
 func (g *gate) access(ctx context.Context) (enrolment.AccessToken, error) {
 	if err := g.limiter.Wait(ctx); err != nil {
-		return enrolment.AccessToken{}, fmt.Errorf("waiting for the rate of requests at Director: %w", err)
+		return enrolment.AccessToken{}, &failure{reason: ReasonDirectorFailed, text: fmt.Sprintf("waiting for the rate of requests at Director: %v", err)}
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()

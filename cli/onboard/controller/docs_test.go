@@ -101,7 +101,7 @@ func TestTheReferenceListsEveryStateReasonKeyAndLabel(t *testing.T) {
 			t.Errorf("%s (-program +page):\n%s", heading, diff)
 		}
 	}
-	want := []string{"annotation `" + AnnotationAdopt + "`", "annotation `" + AnnotationCluster + "`", "finalizer `" + Finalizer + "`", "label `" + LabelName + "`"}
+	want := []string{"annotation `" + AnnotationAdopt + "`", "annotation `" + AnnotationCluster + "`", "annotation `" + AnnotationTenant + "`", "finalizer `" + Finalizer + "`", "label `" + LabelName + "`"}
 	for from := range RuntimeLabels {
 		want = append(want, "label `"+from+"`")
 	}

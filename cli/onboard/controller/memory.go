@@ -39,6 +39,8 @@ type entry struct {
 	// spent in vain.
 	tokens           int
 	given, nextToken time.Time
+	// proven is the UID of the cluster whose runtime is known to be that of this Secret.
+	proven string
 	// told is what the record says. It is written under the lock of the memory.
 	told record
 }
@@ -47,7 +49,8 @@ type entry struct {
 type memory struct {
 	mu      sync.Mutex
 	entries map[types.NamespacedName]*entry
-	// owners are the Secrets by the UIDs of the clusters that they lead to.
+	// owners are the Secrets by the UIDs of the clusters that they lead to: as long as an attempt lasts, and then those that are
+	// proven. A cluster says itself which one it is, and must not keep another one from being attended to.
 	owners map[string]types.NamespacedName
 }
 
@@ -92,11 +95,17 @@ func (m *memory) forget(secret types.NamespacedName) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	delete(m.entries, secret)
-	m.release(secret, "")
+	m.releaseLocked(secret, "")
 }
 
 // release gives up all clusters of a Secret but one.
 func (m *memory) release(secret types.NamespacedName, but string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.releaseLocked(secret, but)
+}
+
+func (m *memory) releaseLocked(secret types.NamespacedName, but string) {
 	for uid, owner := range m.owners {
 		if owner == secret && uid != but {
 			delete(m.owners, uid)
@@ -108,7 +117,7 @@ func (m *memory) release(secret types.NamespacedName, but string) {
 func (m *memory) claim(uid string, secret types.NamespacedName) types.NamespacedName {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	m.release(secret, uid)
+	m.releaseLocked(secret, uid)
 	if owner, taken := m.owners[uid]; taken {
 		return owner
 	}
@@ -118,7 +127,7 @@ func (m *memory) claim(uid string, secret types.NamespacedName) types.Namespaced
 
 // fingerprint changes with everything of a Secret that an attempt depends on.
 func fingerprint(s *corev1.Secret, key string) [sha256.Size]byte {
-	text, err := json.Marshal([]any{s.UID, s.Data[key], s.Labels, s.Annotations[AnnotationCluster], s.Annotations[AnnotationAdopt], s.DeletionTimestamp != nil})
+	text, err := json.Marshal([]any{s.UID, s.Data[key], s.Labels, s.Annotations[AnnotationCluster], s.Annotations[AnnotationTenant], s.Annotations[AnnotationAdopt], s.DeletionTimestamp != nil})
 	if err != nil { // of texts and maps of texts
 		panic(err)
 	}

@@ -23,6 +23,8 @@ const (
 	Finalizer = "application-connector.kyma-project.io/offboard"
 	// AnnotationCluster, on a Secret with Finalizer, is the UID of the namespace kube-system of the cluster that is removed.
 	AnnotationCluster = "application-connector.kyma-project.io/cluster"
+	// AnnotationTenant, on a Secret with Finalizer, is the tenant that the cluster is removed from.
+	AnnotationTenant = "application-connector.kyma-project.io/tenant"
 	// AnnotationAdopt, on a Secret, is the id of a runtime that was registered otherwise, and may be taken over.
 	AnnotationAdopt = "application-connector.kyma-project.io/adopt-runtime"
 	// LabelTenant, on a Secret, is the tenant, by its id outside of Compass.
@@ -134,6 +136,7 @@ func (r *Reconciler) Reconcile(ctx context.Context, request reconcile.Request) (
 	} else {
 		again, err = a.onboard(bounded)
 	}
+	r.memory.release(a.name, e.proven)
 	if ctx.Err() != nil {
 		return reconcile.Result{}, nil // the process ends: who comes next tells how it went on
 	}
@@ -220,7 +223,7 @@ func (r *Reconciler) free(ctx context.Context, secret client.Object) error {
 	secret.SetFinalizers(slices.DeleteFunc(slices.Clone(secret.GetFinalizers()), func(f string) bool { return f == Finalizer }))
 	annotations := map[string]string{}
 	for key, value := range secret.GetAnnotations() {
-		if key != AnnotationCluster {
+		if key != AnnotationCluster && key != AnnotationTenant {
 			annotations[key] = value
 		}
 	}

@@ -458,8 +458,28 @@ func TestAClusterThatClaimsToBeAnotherOneGetsNoTokenForItsRuntime(t *testing.T) 
 	}
 	w.mustStep(r, "impostor")
 	refused(ReasonClusterTwice)
-	// In a new process it comes first.
-	w.mustStep(w.controller(), "impostor")
+	// In a new process it comes first, and must not get into the way of the other, whatever it says of itself.
+	r = w.controller()
+	w.mustStep(r, "impostor")
+	refused(ReasonRuntimeNotOurs)
+	w.mustStep(r, "victim")
+	if got := w.record("victim"); got["state"] != string(Waiting) || got["runtime"] != id {
+		t.Errorf("the victim, after the impostor: %v", got)
+	}
+	r = w.controller()
+	w.must(w.kube.Create(t.Context(), configurationSecret(w.system, w.settings.Configuration.Name+"-impostor", id)))
+	w.says("impostor", "Connected=True:Connected")
+	w.passes(time.Hour)
+	w.mustStep(r, "impostor")
+	w.mustStep(r, "victim")
+	if got := w.record("victim"); got["state"] != string(Waiting) || w.token("victim") == token || string(w.configuration("impostor").Data["TOKEN"]) != "" {
+		t.Errorf("the victim, after the impostor that says it is connected: %v", got)
+	}
+	token = w.token("victim")
+	w.says("impostor")
+	w.must(w.kube.Delete(t.Context(), w.configuration("impostor")))
+	r = w.controller()
+	w.mustStep(r, "impostor")
 	refused(ReasonRuntimeNotOurs)
 	if got := w.record("impostor")["message"]; !strings.Contains(got, AnnotationAdopt+"="+id) {
 		t.Errorf("it does not say what to do: %s", got)
@@ -502,7 +522,15 @@ func TestASecretThatLeadsToAnotherClusterThanBeforeIsRefusedWhereTheFormerIsToBe
 	if got := w.record("c"); got["reason"] != string(ReasonClusterChanged) || len(w.runtimes()) != 1 || w.configuration("d") != nil {
 		t.Errorf("runtimes %v, record %v", w.runtimes(), got)
 	}
-	// The former is removed with the Secret, and the other is not touched.
+	w.edit("c", func(s *corev1.Secret) {
+		s.Data["config"], s.Labels[LabelTenant] = w.kubeconfig("c", home.BearerToken), "4e64ebae-38b5-46a0-b1ed-9ccee153a0ae"
+	})
+	w.mustStep(r, "c")
+	if got := w.record("c"); got["reason"] != string(ReasonClusterChanged) || !strings.Contains(got["message"], "was taken into tenant "+tenant) {
+		t.Errorf("another tenant: %v", got)
+	}
+	w.edit("c", func(s *corev1.Secret) { s.Data["config"] = w.kubeconfig("d", home.BearerToken) })
+	// The former is removed with the Secret, from where it is, and the other is not touched.
 	w.delete("c")
 	w.mustStep(r, "c")
 	if err := w.kube.Get(t.Context(), w.key("c"), &corev1.Secret{}); err == nil || len(w.runtimes()) != 0 {
