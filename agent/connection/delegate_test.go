@@ -102,7 +102,7 @@ func TestNothingIsAskedOfCertManagerThatArrivedMeanwhile(t *testing.T) {
 		"a renewal": func(w *world) {
 			w.manager.away = false
 			w.next()
-			w.manager.slow = true
+			w.manager.away = true
 			w.ask(compassv1alpha1.RenewAnnotation, "1")
 			w.step()
 		},
@@ -112,10 +112,7 @@ func TestNothingIsAskedOfCertManagerThatArrivedMeanwhile(t *testing.T) {
 			w.manager.away = true
 			w.step()
 			begin(w)
-			issued := len(w.compass.issued)
-			if name == "a pairing" {
-				issued++
-			}
+			issued := len(w.compass.issued) + 1
 			w.refuse = func(verb, name string) error {
 				if verb == "apply" && name == "Certificate" {
 					w.manager.away = false
@@ -125,7 +122,6 @@ func TestNothingIsAskedOfCertManagerThatArrivedMeanwhile(t *testing.T) {
 			}
 			w.next()
 			w.refuse = func(string, string) error { return nil }
-			w.manager.slow = false
 			w.state(w.step(), compassv1alpha1.Synchronized, "")
 			w.state(w.next(), compassv1alpha1.Synchronized, "")
 			w.mirrored()
@@ -369,6 +365,30 @@ func TestARenewalThatWasUnderWayIsNotTakenForAPairing(t *testing.T) {
 	w.unpair()
 	w.manager.slow = false
 	w.step()
+	w.state(w.next(), compassv1alpha1.Synchronized, "")
+	w.pairedBy("t2")
+	w.mirrored()
+}
+
+func TestAPairingThatWasOnlyBegunIsNotForgottenForARenewal(t *testing.T) {
+	w := newManagedWorld(t)
+	w.step()
+	w.manager.slow = true
+	w.ask(compassv1alpha1.RenewAnnotation, "1")
+	w.step() // signed over mTLS, not stored yet
+	w.compass.good["t2"] = true
+	w.configure("t2")
+	w.unpair()
+	d := &death{after: 4} // the CompassConnection, its status, and the pending Secret, deleted and written
+	w.mortal(d)
+	if _, err := w.r.Reconcile(t.Context(), request); err == nil || !slices.Equal(d.effects[2:], []string{"delete client-pending", "apply client-pending"}) {
+		t.Fatalf("%v, %v", err, d.effects)
+	}
+	w.manager.work()
+	w.manager.slow = false
+	d.dead = false
+	w.restart()
+	w.next()
 	w.state(w.next(), compassv1alpha1.Synchronized, "")
 	w.pairedBy("t2")
 	w.mirrored()
