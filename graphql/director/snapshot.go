@@ -113,6 +113,10 @@ func (r *reader) applications(ctx context.Context) ([]rawApplication, error) {
 			return nil, malformed(errors.New("runtime.labels: want an object"))
 		}
 		items, err := all.whole()
+		if len(items) > 0 && r.snapshot.RuntimeLabels == nil {
+			// It has one at least, of the formation that they have in common. By the labels goes which names they get.
+			r.incomplete = append(r.incomplete, "runtime.labels: null instead of an object")
+		}
 		if err == nil && all.pages > 1 {
 			if err = r.readAgain(ctx, all); graphql.KindOf(err) != "" {
 				return nil, err

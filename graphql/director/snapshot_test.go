@@ -462,6 +462,27 @@ func TestWhatDirectorHidesIsNotTakenForNothing(t *testing.T) {
 	}
 }
 
+func TestARuntimeWithApplicationsHasLabels(t *testing.T) {
+	for applications, want := range map[int]director.Snapshot{
+		0: {Complete: true, Queries: 1},
+		1: {
+			Applications: []director.Application{{ID: "app-00000", Name: "mp-app-0", Labels: map[string]any{"managed": "false"}, Status: "CONNECTED"}},
+			Incomplete:   "runtime.labels: null instead of an object", Queries: 1,
+		},
+	} {
+		i := &inventory{apps: many(applications, func(n int) object { return app(n) }), edit: func(_ int, _ string, answer object) {
+			answer["data"].(object)["runtime"] = object{"labels": nil}
+		}}
+		got, err := i.start(t).Snapshot(t.Context(), runtimeID)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(want, got); diff != "" {
+			t.Errorf("%d applications: snapshot (-want +got):\n%s", applications, diff)
+		}
+	}
+}
+
 func TestOneBadApplicationDoesNotSpoilTheOthers(t *testing.T) {
 	withAuth := func(auth object) object {
 		b := bundle(1, nil, nil)
