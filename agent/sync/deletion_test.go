@@ -218,3 +218,24 @@ func TestADeletionThatFailsIsReported(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestAnApplicationThatAFinalizerHoldsIsDeletedOnce(t *testing.T) {
+	c := newCluster(t)
+	all := append(systems.Some(2), systems.Shop())
+	c.sync(systems.Whole(all...))
+	app := c.application("mp-shop")
+	app.Finalizers = []string{"example.com/hold"}
+	c.must(c.Update(t.Context(), app))
+	for i, want := range []apply.Result{{Total: 2, Synced: 2, Ready: 2, Deleted: 1, Writes: 1}, {Total: 2, Synced: 2, Ready: 2}, {Total: 2, Synced: 2, Ready: 2}} {
+		result, _ := c.sync(systems.Whole(all[:2]...))
+		if diff := cmp.Diff(want, result); diff != "" {
+			t.Errorf("sync %d: %s", i+1, diff)
+		}
+	}
+	app = c.application("mp-shop")
+	app.Finalizers = nil
+	c.must(c.Update(t.Context(), app))
+	if result, writes := c.sync(systems.Whole(all...)); result.Created != 1 {
+		t.Errorf("named again, and not created again: %v", writes)
+	}
+}

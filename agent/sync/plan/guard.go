@@ -99,7 +99,7 @@ func (p *planner) prune(snap director.Snapshot, before Absences) {
 	all, lost := 0, 0
 	for _, name := range sortedKeys(p.byName) {
 		app := p.byName[name]
-		if !managed(app) {
+		if !managed(app) || app.DeletionTimestamp != nil { // one that is being deleted waits for its finalizers
 			continue
 		}
 		all++
