@@ -57,6 +57,11 @@ func TestWhatSomebodyChangesIsRepairedFromMemory(t *testing.T) {
 			s.Labels = nil
 			c.must(c.Update(t.Context(), s))
 		}, []string{"apply secret " + shopSecret}},
+		"a removed owner of a Secret": {func(c *cluster) {
+			s := c.secret(shopSecret)
+			s.OwnerReferences = nil
+			c.must(c.Update(t.Context(), s))
+		}, []string{"apply secret " + shopSecret}},
 		"a removed annotation of a Secret": {func(c *cluster) {
 			s := c.secret(shopSecret)
 			s.Annotations = nil
@@ -102,6 +107,9 @@ func TestWhatSomebodyChangesIsRepairedFromMemory(t *testing.T) {
 				t.Error(diff)
 			}
 			if diff := cmp.Diff(map[string]string{"app": "mp-shop", "bundleId": systems.Bundle1}, c.secret(shopSecret).Labels); diff != "" {
+				t.Error(diff)
+			}
+			if diff := cmp.Diff(owner(app), c.secret(shopSecret).OwnerReferences); diff != "" {
 				t.Error(diff)
 			}
 			if repaired, writes := c.repair("mp-shop"); repaired || len(writes) != 0 {

@@ -31,7 +31,7 @@ func (s *SecretStep) Labels(application string) map[string]string {
 func (s *SecretStep) Meet(application *v1alpha1.Application, have *corev1.Secret) (taken string) {
 	s.Observed = have
 	switch {
-	case isOwner(application, have):
+	case isOwner(application, have), released(application.Name, have):
 		s.Action = Update
 		s.Changes, s.Stale = secretChanges(application.Name, have, wantedSecret{bundleID: s.BundleID, data: s.Data, meant: s.Meant})
 	case orphaned(application.Name, have):
@@ -84,6 +84,11 @@ func isOwner(app *v1alpha1.Application, s *corev1.Secret) bool {
 	return false
 }
 
+// released says whether a Secret is one that the agent wrote for an Application of that name, and whose owner somebody removed.
+func released(name string, s *corev1.Secret) bool {
+	return len(s.OwnerReferences) == 0 && s.Labels[labelApplication] == labelValue(name) && s.Labels[labelBundle] != "" && s.Annotations[v1alpha1.MeantAnnotation] != ""
+}
+
 // orphaned says whether a Secret belonged to a former Application of that name, and to nobody else: the garbage
 // collector is about to delete it.
 func orphaned(name string, s *corev1.Secret) bool {
@@ -106,9 +111,12 @@ func (p *planner) secretSteps(name string, app *v1alpha1.Application, w wanted) 
 		step := SecretStep{Action: Create, Name: secretName, BundleID: want.bundleID, Data: want.data, Meant: want.meant, Observed: have}
 		switch {
 		case have == nil:
-		case app != nil && isOwner(app, have):
+		case app != nil && (isOwner(app, have) || released(name, have)):
 			step.Action = Update
 			step.Changes, step.Stale = secretChanges(name, have, want)
+			if !isOwner(app, have) {
+				step.Changes = append(step.Changes, "metadata.ownerReferences")
+			}
 			if len(step.Changes) == 0 {
 				continue
 			}

@@ -115,8 +115,18 @@ func TestThePlanSaysWhatWillBeDoneAndWhy(t *testing.T) {
 			want: "keep application mp-shop\n  replace secret mp-shop-" + systems.Bundle1 + " (its Application is gone)\n",
 		},
 		{
-			name: "a Secret that is somebody else's",
+			name: "a Secret whose owner somebody removed",
 			also: func(o *Observed) { o.Secrets[0].OwnerReferences = nil },
+			want: "keep application mp-shop\n  update secret mp-shop-" + systems.Bundle1 + " (metadata.ownerReferences)\n",
+		},
+		{
+			name: "a Secret whose owner somebody replaced",
+			also: func(o *Observed) { o.Secrets[0].OwnerReferences[0].Kind = "ConfigMap" },
+			want: "fail mp-shop (" + base.ID + "): SecretTaken: " + secretTaken("ns", "mp-shop-"+systems.Bundle1, "mp-shop") + "\n",
+		},
+		{
+			name: "a Secret that is somebody else's",
+			also: func(o *Observed) { o.Secrets[0].OwnerReferences, o.Secrets[0].Annotations = nil, nil },
 			want: "fail mp-shop (" + base.ID + "): SecretTaken: " + secretTaken("ns", "mp-shop-"+systems.Bundle1, "mp-shop") + "\n",
 		},
 		{
