@@ -43,6 +43,7 @@ type rig struct {
 	client   *http.Client // follows no redirects
 	log      *leaktest.Log
 	snapshot atomic.Pointer[routes.Snapshot]
+	tokens   atomic.Int64 // times that a call asked for a token
 	pool     *transport.Pool
 	clock    *clocktesting.FakePassiveClock // of pauses between renewals
 
@@ -68,7 +69,7 @@ func newTracedRig(t testing.TB, tracers trace.TracerProvider, limits ...timeouts
 	through := func(host string, identity *credentials.Identity, trust credentials.Trust) http.RoundTripper {
 		return r.pool.For(transport.Target{Host: host, Identity: identity, Trust: trust, Direct: true})
 	}
-	manager := tokens.New(tokens.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
+	manager := tokens.New(tokens.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}, Looked: func(bool) { r.tokens.Add(1) }})
 	sessions := csrf.New(csrf.Options{Transports: through, Timeout: limit.target, Clock: clock.RealClock{}})
 	engine := proxy.New(proxy.Options{
 		Snapshot: r.snapshot.Load, Resolver: &credentials.Resolver{Tokens: manager, Sessions: sessions}, Transports: r.pool,

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -136,7 +137,7 @@ func aCertificateIsPresentedOnlyForItsOwnCredential(t *testing.T) {
 }
 
 func cookiesOfCallersNeverMix(t *testing.T) {
-	const callers, rounds = 16, 120
+	const callers, rounds = 16, 1200
 	r := newRig(t)
 	sessions := r.target(func(w http.ResponseWriter, _ *http.Request) {
 		w.Header().Set("X-Csrf-Token", "t")
@@ -144,14 +145,18 @@ func cookiesOfCallersNeverMix(t *testing.T) {
 	})
 	target := r.target(func(w http.ResponseWriter, q *http.Request) { io.WriteString(w, q.Header.Get("Cookie")) })
 	r.application("app", nil, entryCSRF(entryWith("svc", target.URL, "None", "", ""), sessions.URL))
+	handler := r.engine.Services()
 	var wg sync.WaitGroup
 	for caller := range callers {
 		wg.Go(func() {
 			for i := range rounds {
 				own := fmt.Sprintf("own=%d-%d", caller, i)
-				a, err := r.try("GET", r.services.URL+"/app/svc", nil, "Cookie", own)
-				if want := "sid=1; a=2; b=3; " + own; err != nil || a.Body != want {
-					t.Errorf("%q %v, want %q", a.Body, err, want)
+				request := httptest.NewRequest(http.MethodGet, "/app/svc", nil)
+				request.Header.Set("Cookie", own)
+				answer := httptest.NewRecorder() // without a server between, which costs half of the time
+				handler.ServeHTTP(answer, request)
+				if got, want := answer.Body.String(), "sid=1; a=2; b=3; "+own; answer.Code != http.StatusOK || got != want {
+					t.Errorf("%d %q, want %q", answer.Code, got, want)
 					return
 				}
 			}
@@ -164,9 +169,10 @@ func manyFirstCallsFetchOneToken(t *testing.T) {
 	const callers = 50
 	r := newRig(t)
 	var n atomic.Int64
-	release := make(chan struct{})
+	asked, release := make(chan struct{}, callers), make(chan struct{})
 	tokens := r.target(func(w http.ResponseWriter, _ *http.Request) {
 		n.Add(1)
+		asked <- struct{}{}
 		<-release
 		io.WriteString(w, `{"access_token":"tok","expires_in":60}`)
 	})
@@ -181,6 +187,14 @@ func manyFirstCallsFetchOneToken(t *testing.T) {
 			}
 		})
 	}
+	<-asked
+	// No token is given out before all of them have asked for one.
+	for deadline := time.Now().Add(generous); r.tokens.Load() < callers; time.Sleep(time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Errorf("only %d calls have asked for a token", r.tokens.Load())
+			break
+		}
+	}
 	close(release)
 	wg.Wait()
 	if n.Load() != 1 {
@@ -193,7 +207,15 @@ func manyCallsShareFewConnections(t *testing.T) {
 	r := newRig(t)
 	r.client.Transport.(*http.Transport).MaxIdleConnsPerHost = callers
 	var opened atomic.Int64
-	target := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { io.WriteString(w, "ok") }))
+	var first sync.WaitGroup // each caller's first call: all at once, so that none of them finds a connection free
+	first.Add(callers)
+	target := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, q *http.Request) {
+		if q.URL.Path == "/first" {
+			first.Done()
+			first.Wait()
+		}
+		io.WriteString(w, "ok")
+	}))
 	target.Config.ConnState = func(_ net.Conn, s http.ConnState) {
 		if s == http.StateNew {
 			opened.Add(1)
@@ -205,8 +227,12 @@ func manyCallsShareFewConnections(t *testing.T) {
 	var wg sync.WaitGroup
 	for range callers {
 		wg.Go(func() {
-			for range rounds {
-				if a, err := r.try("GET", r.services.URL+"/app/svc", nil); err != nil || a.Status != 200 {
+			for i := range rounds {
+				path := "/app/svc"
+				if i == 0 {
+					path += "/first"
+				}
+				if a, err := r.try("GET", r.services.URL+path, nil); err != nil || a.Status != 200 {
 					t.Errorf("%+v %v", a, err)
 					return
 				}
@@ -214,8 +240,10 @@ func manyCallsShareFewConnections(t *testing.T) {
 		})
 	}
 	wg.Wait()
-	// Dials that lose a race to a connection that became free are kept for later, so somewhat more than callers.
-	if n := opened.Load(); n > 2*callers {
+	// A call that finds no connection free dials one, and takes the first that is: its own, or another call's that ended
+	// meanwhile. So a few are opened that nobody waited for.
+	t.Logf("%d calls opened %d connections", callers*rounds, opened.Load())
+	if n := opened.Load(); n < callers || n > callers+8 {
 		t.Errorf("%d calls opened %d connections", callers*rounds, n)
 	}
 }

@@ -17,20 +17,21 @@ import (
 	"github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 )
 
-// wire is a target that keeps the bytes of each request, and answers by 200 and what the test says.
+// wire is a target that keeps the bytes of each request, and answers by what the test says.
 type wire struct {
 	url      string
 	requests chan string
 	identity chan string // common name of the certificate presented, for wires with TLS
 	refuses  string      // method that is answered by 405
+	answers  []string    // one after the other, of which the last stands for all that follow
 }
 
-func newWire(t *testing.T, config *tls.Config, answer string) *wire {
+func newWire(t *testing.T, config *tls.Config, answers ...string) *wire {
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &wire{url: "http://" + l.Addr().String(), requests: make(chan string, 10), identity: make(chan string, 10)}
+	w := &wire{url: "http://" + l.Addr().String(), requests: make(chan string, 10), identity: make(chan string, 10), answers: answers}
 	if config != nil {
 		l, w.url = tls.NewListener(l, config), "https://"+l.Addr().String()
 	}
@@ -42,7 +43,7 @@ func newWire(t *testing.T, config *tls.Config, answer string) *wire {
 			if err != nil {
 				return
 			}
-			w.serve(conn, answer)
+			w.serve(conn)
 		}
 	}()
 	t.Cleanup(func() { l.Close(); <-done })
@@ -50,7 +51,7 @@ func newWire(t *testing.T, config *tls.Config, answer string) *wire {
 }
 
 // serve handles one request by hand, so that nothing parses and rewrites what the test wants to see.
-func (w *wire) serve(conn net.Conn, answer string) {
+func (w *wire) serve(conn net.Conn) {
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(generous))
 	reader := bufio.NewReader(conn)
@@ -80,18 +81,24 @@ func (w *wire) serve(conn net.Conn, answer string) {
 		w.identity <- name
 	}
 	w.requests <- text.String()
+	answer := w.answers[0]
 	if w.refuses != "" && strings.HasPrefix(text.String(), w.refuses+" ") {
-		answer = "405 Method Not Allowed\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-	} else {
-		answer = "200 OK\r\nConnection: close\r\n" + answer
+		answer = "405 Method Not Allowed\r\nContent-Length: 0\r\n\r\n"
+	} else if len(w.answers) > 1 {
+		w.answers = w.answers[1:]
 	}
-	io.WriteString(conn, "HTTP/1.1 "+answer)
+	status, rest, _ := strings.Cut(answer, "\r\n")
+	io.WriteString(conn, "HTTP/1.1 "+status+"\r\nConnection: close\r\n"+rest)
 }
 
 const (
-	plainAnswer = "Content-Length: 2\r\n\r\nok"
-	tokenAnswer = "Content-Length: 39\r\n\r\n{\"access_token\":\"tok\",\"expires_in\":300}"
-	csrfAnswer  = "X-CSRF-Token: csrf\r\nSet-Cookie: sid=1; Path=/; HttpOnly\r\nSet-Cookie: q=\"two\"\r\nContent-Length: 0\r\n\r\n"
+	plainAnswer  = "200 OK\r\nContent-Length: 2\r\n\r\nok"
+	tokenAnswer  = "200 OK\r\nContent-Length: 39\r\n\r\n{\"access_token\":\"tok\",\"expires_in\":300}"
+	secondToken  = "200 OK\r\nContent-Length: 39\r\n\r\n{\"access_token\":\"new\",\"expires_in\":300}"
+	csrfAnswer   = "200 OK\r\nX-CSRF-Token: csrf\r\nSet-Cookie: sid=1; Path=/; HttpOnly\r\nSet-Cookie: q=\"two\"\r\nContent-Length: 0\r\n\r\n"
+	secondCSRF   = "200 OK\r\nX-CSRF-Token: fresh\r\nSet-Cookie: sid=2\r\nContent-Length: 0\r\n\r\n"
+	unauthorized = "401 Unauthorized\r\nContent-Length: 0\r\n\r\n"
+	forbidden    = "403 Forbidden\r\nContent-Length: 4\r\n\r\nnope"
 )
 
 var port = regexp.MustCompile(`127\.0\.0\.1:\d+`)
@@ -113,12 +120,15 @@ type wireCase struct {
 	settings v1alpha1.TargetSettings // of all APIs
 	entry    func(target, token, csrf string) v1alpha1.Entry
 	headers  []string // of the caller
-	target   string
-	token    string // "" if the token endpoint must not be called
-	csrf     string // likewise; all requests together
-	identity string // at the target
-	tokenID  string // at the token endpoint, likewise the common name of a certificate
-	refuses  string // method that the CSRF token endpoint refuses
+	body     string   // likewise: a POST, else it is a GET
+	refusal  string   // the target's answer to the first attempt; empty for none
+	target   string   // all requests together
+	token    string   // "" if the token endpoint must not be called
+	csrf     string   // likewise; all requests together
+	identity string   // at the target
+	tokenID  string   // at the token endpoint, likewise the common name of a certificate
+	csrfID   string   // at the CSRF token endpoint
+	refuses  string   // method that the CSRF token endpoint refuses
 }
 
 func TestWhatATargetSeesByteForByte(t *testing.T) {
@@ -235,6 +245,20 @@ func TestWhatATargetSeesByteForByte(t *testing.T) {
 			target:   "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nCookie: sid=1; q=\"two\"\nX-Csrf-Token: csrf\nX-Forwarded-For: 127.0.0.1\n\n",
 			csrf:     "GET /csrf HTTP/1.1\nHost: TARGET\nUser-Agent: Go-http-client/1.1\nAccept: */*\nCache-Control: no-cache\nX-Csrf-Token: fetch\n\n",
 			identity: clientPair.certificate.Subject.CommonName,
+			csrfID:   clientPair.certificate.Subject.CommonName,
+		},
+		{
+			name:    "oauth with certificate and csrf",
+			tls:     true,
+			secrets: map[string][]string{"s": {"clientId", "id", "crt", clientPair.crt, "key", clientPair.key}},
+			entry: func(target, token, csrf string) v1alpha1.Entry {
+				return entryCSRF(entryWith("svc", target, "OAuthWithCert", "s", token+"/t"), csrf+"/csrf")
+			},
+			headers: []string{"Cookie", "mine=1", "Authorization", "Bearer callers-own"},
+			target:  "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Bearer tok\nCookie: sid=1; q=\"two\"; mine=1\nX-Csrf-Token: csrf\nX-Forwarded-For: 127.0.0.1\n\n",
+			token:   "POST /t HTTP/1.1\nHost: TARGET\nContent-Length: 42\nContent-Type: application/x-www-form-urlencoded\n\nclient_id=id&grant_type=client_credentials",
+			csrf:    "GET /csrf HTTP/1.1\nHost: TARGET\nUser-Agent: Go-http-client/1.1\nAccept: */*\nAuthorization: Bearer tok\nCache-Control: no-cache\nX-Csrf-Token: fetch\n\n",
+			tokenID: clientPair.certificate.Subject.CommonName,
 		},
 		{
 			name:    "an empty external token is no token",
@@ -248,13 +272,72 @@ func TestWhatATargetSeesByteForByte(t *testing.T) {
 	}
 }
 
+func TestWhatATargetSeesOfASecondAttemptByteForByte(t *testing.T) {
+	pair := newPair(t)
+	const (
+		form   = "POST /t HTTP/1.1\nHost: TARGET\nContent-Length: 58\nAuthorization: Basic aWQ6cw==\nContent-Type: application/x-www-form-urlencoded\n\nclient_id=id&client_secret=s&grant_type=client_credentials"
+		bound  = "POST /t HTTP/1.1\nHost: TARGET\nContent-Length: 42\nContent-Type: application/x-www-form-urlencoded\n\nclient_id=id&grant_type=client_credentials"
+		fields = "\nCache-Control: no-cache\nX-Csrf-Token: fetch\n\n"
+		fetch  = "GET /csrf HTTP/1.1\nHost: TARGET\nUser-Agent: Go-http-client/1.1\nAccept: */*\nAuthorization: "
+	)
+	for _, c := range []wireCase{
+		{
+			name:    "oauth, with a body and parameters",
+			secrets: map[string][]string{"s": {"clientId", "id", "clientSecret", "s"}, "p": {"headers", `{"X-Key":["k"]}`, "queryParameters", `{"region":["eu"]}`}},
+			entry: func(target, token, _ string) v1alpha1.Entry {
+				e := entryWith("svc", target+"/base?a=b", "OAuth", "s", token+"/t")
+				e.RequestParametersSecretName = "p"
+				return e
+			},
+			headers: []string{"Cookie", "mine=1", "Content-Type", "text/plain"},
+			body:    "the body",
+			refusal: unauthorized,
+			target: "POST /base/items?a=b&q=%zz;x&region=eu HTTP/1.1\nHost: TARGET\nContent-Length: 8\nAuthorization: Bearer tok\nContent-Type: text/plain\nCookie: mine=1\nX-Forwarded-For: 127.0.0.1\nX-Key: k\n\nthe body" +
+				"POST /base/items?a=b&q=%zz;x&region=eu HTTP/1.1\nHost: TARGET\nContent-Length: 8\nAuthorization: Bearer new\nContent-Type: text/plain\nCookie: mine=1\nX-Forwarded-For: 127.0.0.1\nX-Key: k\n\nthe body",
+			token: form + form,
+		},
+		{
+			name:    "basic with csrf",
+			secrets: map[string][]string{"s": {"username", "u", "password", "p"}},
+			entry: func(target, _, csrf string) v1alpha1.Entry {
+				return entryCSRF(entryWith("svc", target, "Basic", "s", ""), csrf+"/csrf")
+			},
+			headers: []string{"Cookie", "mine=1; q=callers; sid=callers"},
+			refusal: forbidden,
+			target: "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Basic dTpw\nCookie: sid=1; q=\"two\"; mine=1\nX-Csrf-Token: csrf\nX-Forwarded-For: 127.0.0.1\n\n" +
+				"GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Basic dTpw\nCookie: sid=2; mine=1; q=callers\nX-Csrf-Token: fresh\nX-Forwarded-For: 127.0.0.1\n\n",
+			csrf: fetch + "Basic dTpw" + fields + fetch + "Basic dTpw" + fields,
+		},
+		{
+			name:    "oauth with certificate and csrf",
+			tls:     true,
+			secrets: map[string][]string{"s": {"clientId", "id", "crt", pair.crt, "key", pair.key}},
+			entry: func(target, token, csrf string) v1alpha1.Entry {
+				return entryCSRF(entryWith("svc", target, "OAuthWithCert", "s", token+"/t"), csrf+"/csrf")
+			},
+			refusal: forbidden,
+			target: "GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Bearer tok\nCookie: sid=1; q=\"two\"\nX-Csrf-Token: csrf\nX-Forwarded-For: 127.0.0.1\n\n" +
+				"GET /items?q=%zz;x HTTP/1.1\nHost: TARGET\nAuthorization: Bearer new\nCookie: sid=2\nX-Csrf-Token: fresh\nX-Forwarded-For: 127.0.0.1\n\n",
+			token:   bound + bound,
+			csrf:    fetch + "Bearer tok" + fields + fetch + "Bearer new" + fields,
+			tokenID: pair.certificate.Subject.CommonName,
+		},
+	} {
+		t.Run(c.name, c.run)
+	}
+}
+
 func (c wireCase) run(t *testing.T) {
 	r := newRig(t)
 	var config *tls.Config
 	if c.tls {
 		config = &tls.Config{Certificates: []tls.Certificate{newServerPair(t)}, ClientAuth: tls.RequestClientCert, NextProtos: []string{"http/1.1"}}
 	}
-	target, token, csrf := newWire(t, config, plainAnswer), newWire(t, config, tokenAnswer), newWire(t, config, csrfAnswer)
+	answers := []string{plainAnswer}
+	if c.refusal != "" {
+		answers = []string{c.refusal, plainAnswer}
+	}
+	target, token, csrf := newWire(t, config, answers...), newWire(t, config, tokenAnswer, secondToken), newWire(t, config, csrfAnswer, secondCSRF)
 	csrf.refuses = c.refuses
 	for name, data := range c.secrets {
 		r.secret(name, data...)
@@ -266,11 +349,15 @@ func (c wireCase) run(t *testing.T) {
 	}
 	defer conn.Close()
 	_ = conn.SetDeadline(time.Now().Add(generous))
-	fmt.Fprint(conn, "GET /app/svc/items?q=%zz;x HTTP/1.1\r\nHost: gateway\r\n")
+	method := map[bool]string{true: "GET", false: "POST"}[c.body == ""]
+	fmt.Fprintf(conn, "%s /app/svc/items?q=%%zz;x HTTP/1.1\r\nHost: gateway\r\n", method)
 	for i := 0; i+1 < len(c.headers); i += 2 {
 		fmt.Fprintf(conn, "%s: %s\r\n", c.headers[i], c.headers[i+1])
 	}
-	fmt.Fprint(conn, "\r\n")
+	if c.body != "" {
+		fmt.Fprintf(conn, "Content-Length: %d\r\n", len(c.body))
+	}
+	fmt.Fprint(conn, "\r\n"+c.body)
 	response, err := http.ReadResponse(bufio.NewReader(conn), nil)
 	if err != nil {
 		t.Fatal(err)
@@ -292,12 +379,14 @@ func (c wireCase) run(t *testing.T) {
 	if !c.tls {
 		return
 	}
-	if got := <-target.identity; got != c.identity {
-		t.Errorf("the target sees the certificate of %q, want %q", got, c.identity)
-	}
-	if c.token != "" {
-		if got := <-token.identity; got != c.tokenID {
-			t.Errorf("the token endpoint sees the certificate of %q, want %q", got, c.tokenID)
+	for _, seen := range []struct {
+		what, want string
+		wire       *wire
+	}{{"target", c.identity, target}, {"token endpoint", c.tokenID, token}, {"CSRF token endpoint", c.csrfID, csrf}} {
+		for len(seen.wire.identity) > 0 {
+			if got := <-seen.wire.identity; got != seen.want {
+				t.Errorf("the %s sees the certificate of %q, want %q", seen.what, got, seen.want)
+			}
 		}
 	}
 }
