@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -79,25 +78,27 @@ func unknownNamesAskNothingOfTheAPIServer(t *testing.T) {
 	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) { io.WriteString(w, r.Header.Get("Authorization")) }))
 	defer target.Close()
 	h.secret("s", map[string]string{"username": "u", "password": "p"})
-	h.application("cold", v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{api("svc", target.URL, with("Basic", "s", ""))}})
+	const cold = 9 // APIs that were never called
+	spec := v1alpha1.ApplicationSpec{}
+	for i := range cold {
+		spec.Services = append(spec.Services, api(fmt.Sprint("svc-", i), target.URL, with("Basic", "s", "")))
+	}
+	h.application("cold", spec)
 	before := count.reads()
 	if len(before) == 0 {
 		t.Fatal("nothing was counted")
 	}
-	var wg sync.WaitGroup
-	for i := range 60 {
-		wg.Go(func() {
-			if a, err := h.try(http.MethodGet, h.addresses.Services, fmt.Sprintf("/unknown-%d/svc", i), nil); err != nil || a.Status != 404 {
-				t.Errorf("%+v %v", a, err)
-			}
-		})
+	var times []time.Duration
+	for i := range cold {
+		times = append(times, coldCall(h, fmt.Sprintf("/cold/svc-%d", i)))
 	}
-	wg.Go(func() {
-		if a, err := h.try(http.MethodGet, h.addresses.Services, "/cold/svc", nil); err != nil || a.Status != 200 || a.Body != "Basic "+base64Of("u:p") {
-			t.Errorf("%+v %v", a, err)
-		}
-	})
-	wg.Wait()
+	// Ten times the 50 ms that it may take, and the median, since on a machine that does other things too any call may wait.
+	if slices.Sort(times); times[cold/2] > 500*time.Millisecond {
+		t.Errorf("calls took %v", times)
+	}
+	if a := h.get("/cold/svc-0"); a.Body != "Basic "+base64Of("u:p") {
+		t.Errorf("%+v", a)
+	}
 	if asked := count.reads()[len(before):]; len(asked) != 0 {
 		t.Errorf("the calls made the gateway ask the API server: %v", asked)
 	}
@@ -106,82 +107,6 @@ func unknownNamesAskNothingOfTheAPIServer(t *testing.T) {
 type roundTripper func(*http.Request) (*http.Response, error)
 
 func (f roundTripper) RoundTrip(r *http.Request) (*http.Response, error) { return f(r) }
-
-func aSecretRotatedUnderLoadIsInForceAndNobodySeesA401(t *testing.T) {
-	const rate, rotations = 500, 20 // calls a second, changes
-	h := start(t)
-	var accepted sync.Map // passwords
-	target := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, password, _ := r.BasicAuth()
-		if _, ok := accepted.Load(password); !ok {
-			w.WriteHeader(http.StatusUnauthorized)
-		}
-		io.WriteString(w, password)
-	}))
-	defer target.Close()
-	password := func(i int) string { return fmt.Sprint("password-", i) }
-	accepted.Store(password(0), true)
-	h.secret("rotated", map[string]string{"username": "u", "password": password(0)})
-	h.application("rotated", v1alpha1.ApplicationSpec{Services: []v1alpha1.Service{api("svc", target.URL, with("Basic", "rotated", ""))}})
-
-	ctx, cancel := context.WithCancel(context.Background())
-	var calls, failures atomic.Int64
-	var last atomic.Value
-	last.Store("")
-	var wg sync.WaitGroup
-	const workers = 10
-	started := time.Now()
-	for range workers {
-		wg.Go(func() {
-			tick := time.NewTicker(time.Second * workers / rate)
-			defer tick.Stop()
-			for {
-				select {
-				case <-ctx.Done():
-					return
-				case <-tick.C:
-				}
-				a, err := h.try(http.MethodGet, h.addresses.Services, "/rotated/svc", nil)
-				calls.Add(1)
-				if err != nil || a.Status != http.StatusOK {
-					failures.Add(1)
-					t.Errorf("%+v %v", a, err)
-				}
-				last.Store(a.Body)
-			}
-		})
-	}
-	defer wg.Wait()
-	defer cancel()
-	var times []time.Duration
-	for i := 1; i <= rotations; i++ {
-		accepted.Store(password(i), true)
-		begin := time.Now()
-		h.secret("rotated", map[string]string{"username": "u", "password": password(i)})
-		h.eventually("the new password is in force", func() error {
-			return expect(last.Load() == password(i), "%v", last.Load())
-		})
-		times = append(times, time.Since(begin))
-		// From here on the old one is refused, also for calls that are on their way with it.
-		accepted.Delete(password(i - 1))
-		enough := calls.Load() + rate/20
-		h.eventually("calls went on", func() error { return expect(calls.Load() >= enough, "%d", calls.Load()) })
-	}
-	cancel()
-	wg.Wait()
-	slices.Sort(times)
-	slowest := times[len(times)-1]
-	at := func(percent int) time.Duration {
-		return times[(len(times)*percent+99)/100-1].Round(100 * time.Microsecond)
-	}
-	t.Logf("%d calls, %.0f a second, %d failed; %d changes in force after p50 %v, p99 %v, at most %v", calls.Load(), float64(calls.Load())/time.Since(started).Seconds(), failures.Load(), rotations, at(50), at(99), slowest)
-	if failures.Load() > 0 {
-		t.Errorf("%d of %d calls failed", failures.Load(), calls.Load())
-	}
-	if slowest > 10*time.Second {
-		t.Errorf("in force after %v", slowest)
-	}
-}
 
 // program is the gateway as it is built, GATEWAY or beside APPCONN.
 func program(t testing.TB) string {

@@ -132,6 +132,14 @@ func (h *harness) eventually(what string, check func() error) {
 // application creates an Application, waits until the gateway knows it, and deletes it after the test.
 func (h *harness) application(name string, spec v1alpha1.ApplicationSpec) *v1alpha1.Application {
 	h.t.Helper()
+	app := h.applied(name, spec)
+	h.known(app)
+	return app
+}
+
+// applied creates an Application, and deletes it after the test.
+func (h *harness) applied(name string, spec v1alpha1.ApplicationSpec) *v1alpha1.Application {
+	h.t.Helper()
 	app := &v1alpha1.Application{ObjectMeta: metav1.ObjectMeta{Name: name}, Spec: spec}
 	if err := h.kube.Create(context.Background(), app); err != nil {
 		h.t.Fatal(err)
@@ -141,7 +149,6 @@ func (h *harness) application(name string, spec v1alpha1.ApplicationSpec) *v1alp
 			h.t.Errorf("deleting Application %s: %v", name, err)
 		}
 	})
-	h.known(app)
 	return app
 }
 

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -246,5 +247,20 @@ func (r *rig) access(n int) map[string]any {
 			r.t.Fatalf("%d access lines, want %d", len(lines), n)
 		}
 		time.Sleep(5 * time.Millisecond)
+	}
+}
+
+// within does something several times, and fails unless it took no longer, at half of the times, than ten times what it may.
+// Not at all of them: this runs with the race detector, on a machine that does other things too, and there any one may wait.
+// What it takes without that, make bench shows.
+func within(t *testing.T, may time.Duration, once func() time.Duration) {
+	t.Helper()
+	const runs = 9
+	var times []time.Duration
+	for range runs {
+		times = append(times, once())
+	}
+	if slices.Sort(times); times[runs/2] > 10*may {
+		t.Errorf("it took %v, want half of them within %v", times, 10*may)
 	}
 }

@@ -23,29 +23,37 @@ import (
 func theFirstEventOfAStreamArrivesBeforeTheStreamEnds(t *testing.T) {
 	r := newRig(t)
 	more := make(chan struct{})
-	target := r.target(func(w http.ResponseWriter, _ *http.Request) {
+	target := r.target(func(w http.ResponseWriter, q *http.Request) {
 		w.Header().Set("Content-Type", "text/event-stream")
 		fmt.Fprint(w, "data: 1\n\n")
 		_ = http.NewResponseController(w).Flush()
-		<-more
-		fmt.Fprint(w, "data: 2\n\n")
+		select {
+		case <-more:
+			fmt.Fprint(w, "data: 2\n\n")
+		case <-q.Context().Done():
+		}
 	})
 	r.application("app", nil, entry("svc", target.URL))
-	response, err := r.client.Get(r.services.URL + "/app/svc")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer response.Body.Close()
-	reader := bufio.NewReader(response.Body)
-	line, err := reader.ReadString('\n')
-	close(more) // only now may the target go on
-	if err != nil || line != "data: 1\n" {
-		t.Fatalf("%q %v", line, err)
-	}
-	rest, err := io.ReadAll(reader)
-	if err != nil || string(rest) != "\ndata: 2\n\n" {
-		t.Errorf("%q %v", rest, err)
-	}
+	within(t, 50*time.Millisecond, func() time.Duration {
+		begin := time.Now()
+		response, err := r.client.Get(r.services.URL + "/app/svc")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		reader := bufio.NewReader(response.Body)
+		line, err := reader.ReadString('\n')
+		took := time.Since(begin)
+		if err != nil || line != "data: 1\n" {
+			t.Fatalf("%q %v", line, err)
+		}
+		more <- struct{}{} // only now may the target go on
+		rest, err := io.ReadAll(reader)
+		if err != nil || string(rest) != "\ndata: 2\n\n" {
+			t.Errorf("%q %v", rest, err)
+		}
+		return took
+	})
 }
 
 func TestAnEventStreamMayPauseLongerThanTheTimeout(t *testing.T) {
@@ -282,31 +290,38 @@ func TestTrailersOfARequestReachTheTarget(t *testing.T) {
 
 func aCallerWhoLeavesEndsTheTargetsWork(t *testing.T) {
 	r := newRig(t)
-	arrived, ended := make(chan struct{}), make(chan struct{})
+	arrived, ended := make(chan struct{}), make(chan time.Time, 1)
 	target := r.target(func(_ http.ResponseWriter, q *http.Request) {
-		close(arrived)
+		arrived <- struct{}{}
 		<-q.Context().Done()
-		close(ended)
+		ended <- time.Now()
 	})
 	r.application("app", nil, entry("svc", target.URL))
-	ctx, leave := context.WithCancel(context.Background())
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.services.URL+"/app/svc", nil)
-	if err != nil {
-		t.Fatal(err)
-	}
-	go func() { <-arrived; leave() }()
-	if response, err := r.client.Do(request); err == nil {
-		response.Body.Close()
-		t.Error("an answer came")
-	}
-	select {
-	case <-ended:
-	case <-time.After(generous):
-		t.Fatal("the target goes on")
-	}
-	if line := r.access(1); line["source"] != "caller" || line["status"] != float64(499) {
-		t.Errorf("%v", line)
-	}
+	calls := 0
+	within(t, 100*time.Millisecond, func() time.Duration {
+		ctx, leave := context.WithCancel(context.Background())
+		request, err := http.NewRequestWithContext(ctx, http.MethodGet, r.services.URL+"/app/svc", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		left := make(chan time.Time, 1)
+		go func() { <-arrived; left <- time.Now(); leave() }()
+		if response, err := r.client.Do(request); err == nil {
+			response.Body.Close()
+			t.Error("an answer came")
+		}
+		calls++
+		select {
+		case end := <-ended:
+			if line := r.access(calls); line["source"] != "caller" || line["status"] != float64(499) {
+				t.Errorf("%v", line)
+			}
+			return end.Sub(<-left)
+		case <-time.After(generous):
+			t.Fatal("the target goes on")
+			return 0
+		}
+	})
 }
 
 func aTargetThatBreaksOffIsVisibleToTheCaller(t *testing.T) {
