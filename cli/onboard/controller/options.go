@@ -93,7 +93,7 @@ func NewOptions(streams genericiooptions.IOStreams) *Options {
 
 // BindFlags ties o to the command line.
 func (o *Options) BindFlags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.Namespace, "namespace", o.Namespace, "namespace of the Secrets with kubeconfigs, of the records and of the Lease")
+	fs.StringVarP(&o.Namespace, "namespace", "n", o.Namespace, "namespace of the Secrets with kubeconfigs, of the records and of the Lease")
 	fs.StringVar(&o.Selector, "selector", o.Selector, "label selector of the Secrets with kubeconfigs")
 	fs.StringVar(&o.Key, "key", o.Key, "key of the kubeconfig in each Secret")
 	fs.StringVar(&o.DirectorURL, "director-url", o.DirectorURL, "URL of the Director's GraphQL API for administrators (https)")

@@ -206,7 +206,11 @@ func (a *attempt) conclude(ctx context.Context, again time.Duration, err error, 
 			a.told.next = a.next
 		}
 		a.Metrics.failed(f.reason)
-		a.log.WarnContext(ctx, "a cluster could not be brought on", "state", a.told.state, "reason", f.reason, "error", a.told.message, "next", a.next)
+		next := "when the Secret is changed"
+		if !a.next.IsZero() {
+			next = a.next.UTC().Format(time.RFC3339)
+		}
+		a.log.WarnContext(ctx, "a cluster could not be brought on", "state", a.told.state, "reason", f.reason, "error", a.told.message, "next", next)
 	}
 	if a.told.state != a.entry.told.state {
 		a.log.InfoContext(ctx, "a cluster has a new state", "state", a.told.state, "reason", a.told.reason, "cluster", a.told.cluster, "runtime", a.told.runtime)
