@@ -60,7 +60,7 @@ func (r *Reconciler) fetch(ctx context.Context, v *view) time.Duration {
 	}
 	st := v.status()
 	status.Counted(st, status.Applied{
-		Total: result.Total, Synced: result.Synced, Ready: result.Ready, Failed: result.Failed, PendingDeletion: result.PendingDeletion, Failures: result.Failures, Missing: result.Missing,
+		Total: result.Total, Synced: result.Synced, Ready: result.Ready, Failed: result.Failed, PendingDeletion: result.PendingDeletion, Failures: result.Failures, NotReady: result.NotReady, Missing: result.Missing,
 	})
 	if !snapshot.Complete && result.PruneBlocked == "" {
 		result.PruneBlocked = "the answer of Compass was incomplete; it misses no Application, and if it did, that one would be kept; Compass: " + snapshot.Incomplete

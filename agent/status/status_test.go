@@ -267,12 +267,21 @@ func TestFailedApplicationsAreBoundedAndNamedOnce(t *testing.T) {
 	for i := range 120 {
 		failures = append(failures, compassv1alpha1.FailedApplication{ID: fmt.Sprintf("%03d", (119-i)/2), Message: strings.Repeat("x", 2000)})
 	}
-	status.Counted(&st, status.Applied{Total: 200, Synced: 140, Failed: 60, PendingDeletion: 3, Failures: failures})
-	if len(st.FailedApplications) != status.MaxFailedApplications || st.FailedApplications[0].ID != "000" || st.FailedApplications[1].ID != "001" || len(st.FailedApplications[0].Message) > 1100 {
-		t.Errorf("%d failed applications, the first %+v", len(st.FailedApplications), st.FailedApplications[0])
+	unready := []compassv1alpha1.FailedApplication{{ID: "b", Name: "B", Reason: "Pending", Message: "not yet"}, {ID: "a", Name: "A", Reason: "PrivateKeyMissing", Message: "no key"}}
+	status.Counted(&st, status.Applied{Total: 200, Synced: 140, Ready: 138, Failed: 60, PendingDeletion: 3, Failures: failures, NotReady: unready})
+	want := compassv1alpha1.CompassConnectionStatus{
+		Applications:        &compassv1alpha1.ApplicationCounts{Total: 200, Synced: 140, Ready: 138, Failed: 60, PendingDeletion: 3},
+		UnreadyApplications: []compassv1alpha1.FailedApplication{unready[1], unready[0]},
 	}
-	if *st.Applications != (compassv1alpha1.ApplicationCounts{Total: 200, Synced: 140, Failed: 60, PendingDeletion: 3}) {
-		t.Errorf("%+v", st.Applications)
+	for i := range status.MaxFailedApplications {
+		want.FailedApplications = append(want.FailedApplications, compassv1alpha1.FailedApplication{ID: fmt.Sprintf("%03d", i), Message: strings.Repeat("x", 1000) + "…"})
+	}
+	if diff := cmp.Diff(want, st); diff != "" {
+		t.Errorf("want (-), got (+):\n%s", diff)
+	}
+	status.Counted(&st, status.Applied{NotReady: failures})
+	if len(st.UnreadyApplications) != status.MaxFailedApplications || st.FailedApplications != nil {
+		t.Errorf("%d unready applications, failed: %+v", len(st.UnreadyApplications), st.FailedApplications)
 	}
 }
 

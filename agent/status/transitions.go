@@ -11,7 +11,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 )
 
-// MaxFailedApplications bounds status.failedApplications.
+// MaxFailedApplications bounds status.failedApplications, and status.unreadyApplications.
 const MaxFailedApplications = 50
 
 // maxMessage bounds texts that come from outside, in bytes. The note of an event may have 1024.
@@ -106,6 +106,8 @@ type Applied struct {
 	Total, Synced, Ready, Failed, PendingDeletion int
 	// Failures names those that failed.
 	Failures []compassv1alpha1.FailedApplication
+	// NotReady names those of Synced that are not of Ready.
+	NotReady []compassv1alpha1.FailedApplication
 	// Missing tells of those that are kept until further answers confirm their absence.
 	Missing []compassv1alpha1.MissingApplications
 }
@@ -116,13 +118,19 @@ func Counted(st *compassv1alpha1.CompassConnectionStatus, a Applied) {
 		Total: int32(a.Total), Synced: int32(a.Synced), Ready: int32(a.Ready), Failed: int32(a.Failed), PendingDeletion: int32(a.PendingDeletion),
 	}
 	st.MissingApplications = a.Missing
-	failures := slices.Clone(a.Failures)
-	slices.SortFunc(failures, func(a, b compassv1alpha1.FailedApplication) int { return strings.Compare(a.ID, b.ID) })
-	failures = slices.CompactFunc(failures, func(a, b compassv1alpha1.FailedApplication) bool { return a.ID == b.ID })
-	st.FailedApplications = failures[:min(len(failures), MaxFailedApplications)]
-	for i := range st.FailedApplications {
-		st.FailedApplications[i].Message = Bound(st.FailedApplications[i].Message)
+	st.FailedApplications, st.UnreadyApplications = listed(a.Failures), listed(a.NotReady)
+}
+
+// listed is a list as a status may hold it: in the order of ids, each once.
+func listed(all []compassv1alpha1.FailedApplication) []compassv1alpha1.FailedApplication {
+	list := slices.Clone(all)
+	slices.SortFunc(list, func(a, b compassv1alpha1.FailedApplication) int { return strings.Compare(a.ID, b.ID) })
+	list = slices.CompactFunc(list, func(a, b compassv1alpha1.FailedApplication) bool { return a.ID == b.ID })
+	list = list[:min(len(list), MaxFailedApplications)]
+	for i := range list {
+		list[i].Message = Bound(list[i].Message)
 	}
+	return list
 }
 
 // Synced notes a sync that ran to its end; complete says whether Director's answer was whole.

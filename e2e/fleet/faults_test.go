@@ -162,8 +162,8 @@ func faultRows() []faultRow {
 	}{
 		{"auths", hidden("the answer of Compass was incomplete", "auths: null instead of a list")},
 		{"instanceAuths", hidden("the answer of Compass was incomplete", "instanceAuths: null instead of a list")},
-		{"defaultInstanceAuth", hidden(fmt.Sprintf("none of the %d bundles with credentials has them in Compass any more", bundlesWithSecret), "Compass names no credentials any more, or less of them")},
-		{"credential", hidden(fmt.Sprintf("the credentials of %d of %d bundles are no longer in Compass", bundlesWithSecret-1, bundlesWithSecret), "Compass names no credentials any more, or less of them")},
+		{"defaultInstanceAuth", hidden(fmt.Sprintf("none of the %d bundles with credentials has them in Compass any more", bundlesWithSecret), "PendingRemoval")},
+		{"credential", hidden(fmt.Sprintf("the credentials of %d of %d bundles are no longer in Compass", bundlesWithSecret-1, bundlesWithSecret), "PendingRemoval")},
 	} {
 		within.row.level = within.field + " of each system"
 		add(within.row, compass.Fault{Kind: compass.FaultFieldNull, Field: within.field})
@@ -302,7 +302,7 @@ func (f *fleet) told(c *compassv1alpha1.CompassConnection) string {
 	for _, condition := range conditions {
 		fmt.Fprintln(&b, condition.Type, condition.Status, condition.Reason, condition.Message)
 	}
-	for _, failed := range st.FailedApplications {
+	for _, failed := range slices.Concat(st.FailedApplications, st.UnreadyApplications) {
 		fmt.Fprintln(&b, failed.Name, failed.Reason, failed.Message)
 	}
 	return b.String()

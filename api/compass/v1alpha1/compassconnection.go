@@ -163,6 +163,13 @@ type CompassConnectionStatus struct {
 	// +kubebuilder:validation:MaxItems=50
 	// +optional
 	FailedApplications []FailedApplication `json:"failedApplications,omitempty"`
+	// unreadyApplications names systems that are in place without every credential that they are meant to have, fifty at
+	// most, with the reason of CredentialsReady.
+	// +listType=map
+	// +listMapKey=id
+	// +kubebuilder:validation:MaxItems=50
+	// +optional
+	UnreadyApplications []FailedApplication `json:"unreadyApplications,omitempty"`
 	// missingApplications are Applications that are kept until further answers of Director, or a person, confirm that their
 	// systems are gone; those that the same answers did not name stand together, the longest missing ones first.
 	// +listType=atomic
@@ -335,7 +342,7 @@ type Settling struct {
 	Since metav1.Time `json:"since"`
 }
 
-// FailedApplication names a system that could not be brought into place.
+// FailedApplication names a system that could not be brought into place, or not with every credential.
 type FailedApplication struct {
 	// id of the system in Director.
 	ID string `json:"id"`

@@ -226,6 +226,11 @@ func (in *CompassConnectionStatus) DeepCopyInto(out *CompassConnectionStatus) {
 		*out = make([]FailedApplication, len(*in))
 		copy(*out, *in)
 	}
+	if in.UnreadyApplications != nil {
+		in, out := &in.UnreadyApplications, &out.UnreadyApplications
+		*out = make([]FailedApplication, len(*in))
+		copy(*out, *in)
+	}
 	if in.MissingApplications != nil {
 		in, out := &in.MissingApplications, &out.MissingApplications
 		*out = make([]MissingApplications, len(*in))
