@@ -30,6 +30,9 @@ func NewAuthorities(text string) Authorities {
 	return Authorities{unique.Make(text)}
 }
 
+// Equal is ==, for what compares by methods.
+func (a Authorities) Equal(b Authorities) bool { return a == b }
+
 // PEM is their text; empty for none.
 func (a Authorities) PEM() string {
 	if a == (Authorities{}) {

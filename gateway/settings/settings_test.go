@@ -19,7 +19,7 @@ import (
 )
 
 // compare looks at policies by what they do, in tests of their own.
-var compare = cmp.Options{cmpopts.IgnoreFields(settings.Settings{}, "Request", "Response", "Callers"), cmpopts.EquateComparable(credentials.Authorities{})}
+var compare = cmp.Options{cmpopts.IgnoreFields(settings.Settings{}, "Request", "Response", "Callers")}
 
 // none has no Secret.
 func none(string, string) (map[string][]byte, bool) { return nil, false }
