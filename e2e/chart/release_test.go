@@ -2,10 +2,12 @@ package chart
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/loader"
@@ -14,7 +16,9 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/cli-runtime/pkg/genericclioptions"
+	"k8s.io/client-go/rest"
 	"k8s.io/utils/ptr"
 
 	"github.com/application-connector/application-connector/e2e/kubetest"
@@ -36,8 +40,12 @@ func helm(t *testing.T) *action.Configuration {
 	if err != nil {
 		t.Fatal(err)
 	}
-	flags := genericclioptions.NewConfigFlags(false)
+	flags := genericclioptions.NewConfigFlags(false).WithDiscoveryQPS(-1) // an own limit would be 5 requests a second
 	flags.KubeConfig, flags.Namespace = ptr.To(path), ptr.To(system)
+	flags.WrapConfigFn = func(c *rest.Config) *rest.Config {
+		c.QPS = -1
+		return c
+	}
 	configuration := action.NewConfiguration()
 	if err := configuration.Init(flags, system, ""); err != nil {
 		t.Fatal(err)
@@ -95,10 +103,40 @@ func clean(t *testing.T) {
 		if err != nil && !apierrors.IsNotFound(err) {
 			t.Error(err)
 		}
+		// Before the API server lets a definition go it lists what there is of it. If its cache is not ready for that yet, it tries again
+		// after longer and longer, up to minutes: so the cache is made ready first.
+		if err := listed(context.Background()); err != nil {
+			t.Error(err)
+		}
 		if _, err := kubectl(context.Background(), "", "delete", "--ignore-not-found", "--wait", "-f", filepath.Join(manifests, "crds")); err != nil {
 			t.Error(err)
 		}
 	})
+}
+
+// listed waits until objects of each of the project's definitions can be listed.
+func listed(ctx context.Context) error {
+	all, err := resources(crds).List(ctx, metav1.ListOptions{})
+	if err != nil {
+		return err
+	}
+	for _, crd := range all.Items {
+		group, _, _ := unstructured.NestedString(crd.Object, "spec", "group")
+		if !strings.HasSuffix(group, ".kyma-project.io") {
+			continue
+		}
+		plural, _, _ := unstructured.NestedString(crd.Object, "spec", "names", "plural")
+		of := resources(schema.GroupVersionResource{Group: group, Version: "v1alpha1", Resource: plural})
+		var last error
+		err := wait.PollUntilContextTimeout(ctx, 20*time.Millisecond, 2*time.Minute, true, func(ctx context.Context) (bool, error) {
+			_, last = of.List(ctx, metav1.ListOptions{})
+			return last == nil, nil
+		})
+		if err != nil {
+			return fmt.Errorf("listing %s: %w: %w", crd.GetName(), err, last)
+		}
+	}
+	return nil
 }
 
 // TestAReleaseIsUpgradedAndUninstalledWithoutLossOfWhatIsNotItsOwn plays its whole life: installed by an older chart, upgraded,
