@@ -271,7 +271,10 @@ func (w *Watcher) rebuild(ctx context.Context) error {
 	w.mu.Unlock()
 	if before == nil {
 		names, err := w.all(ctx)
-		if err != nil {
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case err != nil:
 			return err
 		}
 		for _, name := range names {
