@@ -70,6 +70,13 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	id := ""
 	if found != nil {
 		id = found.ID
+	} else if named := a.secret.Annotations[AnnotationAdopt]; named != "" && (!connected || as == named) {
+		if err := a.identify(ctx, director, named, uid); err != nil {
+			return 0, err
+		}
+		id = named
+	}
+	if id != "" {
 		ours, err := a.ours(ctx, director, id)
 		if err != nil {
 			return 0, err
@@ -87,7 +94,7 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	if err := a.bind(ctx, uid); err != nil {
 		return 0, err
 	}
-	if found == nil {
+	if id == "" {
 		name := cmp.Or(a.secret.Labels[LabelName], a.secret.Name)
 		if id, err = cluster.Register(ctx, uid, name, "registered by appconn onboard controller", a.labels()); err != nil {
 			return 0, err
@@ -169,6 +176,23 @@ func (a *attempt) ours(ctx context.Context, director Director, id string) (bool,
 	a.Metrics.did(actionAdopt)
 	a.log.InfoContext(ctx, "a runtime is taken over", "runtime", id)
 	return true, nil
+}
+
+// identify labels a runtime, which the Secret names, as that of the cluster: it was registered by what knows no such label.
+func (a *attempt) identify(ctx context.Context, director Director, id, uid string) error {
+	labels, err := director.RuntimeLabels(ctx, id)
+	if err != nil {
+		return &enrolment.StepError{Step: fmt.Sprintf("reading the labels of runtime %s, which annotation %s names", id, AnnotationAdopt), Err: err}
+	}
+	for key, right := range map[string]string{enrolment.Label: uid, LabelSource: a.source()} {
+		if is, labelled := labels[key]; labelled && is != right {
+			return &failure{reason: ReasonRuntimeNotOurs, text: fmt.Sprintf("runtime %s, which annotation %s names, is another's by its label %s: name the one of this cluster", id, AnnotationAdopt, key)}
+		}
+	}
+	if err := director.SetRuntimeLabel(ctx, id, enrolment.Label, uid); err != nil {
+		return &enrolment.StepError{Step: "labelling runtime " + id, Err: err}
+	}
+	return nil
 }
 
 // connected notes that nothing is to be done.

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/application-connector/application-connector/cli/onboard/enrolment"
+	"github.com/application-connector/application-connector/simulator/compass"
 )
 
 func offboard(s *Settings) { s.Offboard = true }
@@ -535,5 +536,40 @@ func TestASecretThatLeadsToAnotherClusterThanBeforeIsRefusedWhereTheFormerIsToBe
 	w.mustStep(r, "c")
 	if err := w.kube.Get(t.Context(), w.key("c"), &corev1.Secret{}); err == nil || len(w.runtimes()) != 0 {
 		t.Errorf("the Secret: %v, runtimes %v", err, w.runtimes())
+	}
+}
+
+func TestARuntimeThatAnotherOnboardingRegisteredIsTakenOverIfTheSecretNamesItAndNobodyElseHasIt(t *testing.T) {
+	w := newWorld(t)
+	put := func(id, name string, labels map[string]any) {
+		t.Helper()
+		_, err := w.compass.Admin().PutRuntime(tenant, compass.Runtime{ID: id, Name: name, Labels: labels})
+		w.must(err)
+	}
+	const free, taken, bound = "11111111-2222-4333-8444-555555555555", "21111111-2222-4333-8444-555555555555", "31111111-2222-4333-8444-555555555555"
+	put(free, "free", nil)
+	put(taken, "taken", map[string]any{enrolment.Label: "uid-of-another"})
+	put(bound, "bound", map[string]any{LabelSource: w.namespace + "/another"})
+	r := w.controller()
+	w.enlist("c", w.kubeconfig("c", home.BearerToken))
+	for id, says := range map[string]string{
+		taken: "is another's by its label " + enrolment.Label, bound: "is another's by its label " + LabelSource,
+		"41111111-2222-4333-8444-555555555555": "reading the labels of runtime 41111111-2222-4333-8444-555555555555, which annotation " + AnnotationAdopt + " names: ",
+	} {
+		w.edit("c", func(s *corev1.Secret) { s.Annotations = map[string]string{AnnotationAdopt: id} })
+		w.mustStep(r, "c")
+		if got := w.record("c"); got["state"] != string(Failed) || !strings.Contains(got["message"], says) || len(w.runtimes()) != 3 || w.configuration("c") != nil {
+			t.Errorf("%s: %v; runtimes %v", id, got, w.runtimes())
+		}
+	}
+	w.edit("c", func(s *corev1.Secret) { s.Annotations = map[string]string{AnnotationAdopt: free} })
+	w.mustStep(r, "c")
+	if got := w.record("c"); got["state"] != string(Waiting) || got["runtime"] != free || len(w.runtimes()) != 3 {
+		t.Errorf("record %v, runtimes %v", got, w.runtimes())
+	}
+	labels, err := r.Director(tenant).RuntimeLabels(t.Context(), free)
+	w.must(err)
+	if labels[enrolment.Label] != "uid-of-c" || labels[LabelSource] != w.namespace+"/c" {
+		t.Errorf("its labels are %v", labels)
 	}
 }
