@@ -40,6 +40,7 @@ func (r *Reconciler) receive(v *view) {
 	data, p := v.client.stored, v.pending
 	v.delivered = data[certs.TLSCertificate]
 	if r.Delegate == nil && (p == nil || !p.pairing || p.signed == "") {
+		r.tell(v)
 		return // but what a Delegate was asked for before it was switched off
 	}
 	if len(data[certs.ClientKey]) == 0 && len(data[certs.ClientCertificate]) == 0 && len(data[certs.ClientChain]) == 0 {
@@ -66,9 +67,7 @@ func (r *Reconciler) receive(v *view) {
 	asked := p != nil && p.pairing && p.signed == fingerprint
 	switch {
 	case current && !(asked && valid): // if it was asked for, a crash came before the end
-		if told := v.status().ConnectionStatus.CertificateStatus.Fingerprint; told != "" && told != fingerprint && !v.underWay() {
-			v.pending = r.renewed(v, credential) // one did, too, and the status does not say yet that this is current
-		}
+		r.tell(v)
 	case !asked && (v.underWay() || v.client.left || r.Delegate == nil): // it is from before the pairing, or from before the cluster left
 	case !valid:
 		unused(fmt.Sprintf("it is valid from %s to %s", formatTime(leaf.NotBefore), formatTime(leaf.NotAfter)))
@@ -80,6 +79,18 @@ func (r *Reconciler) receive(v *view) {
 	default:
 		v.pending = r.renewed(v, credential)
 		r.arrive(v, fingerprint)
+	}
+}
+
+// tell has it told that a renewal is current which was asked for, if a crash came before that and nothing is pending any more:
+// else it would be done again.
+func (r *Reconciler) tell(v *view) {
+	if v.pending != nil && (r.Delegate == nil || v.underWay()) || !v.client.usable() || v.client.renewed.IsZero() ||
+		!renewalWanted(v.connection) && !v.connection.Spec.RefreshCredentialsNow {
+		return
+	}
+	if told := v.status().ConnectionStatus.CertificateStatus.Fingerprint; told != "" && told != v.client.credential.Fingerprint() {
+		v.pending = r.renewed(v, v.client.credential)
 	}
 }
 

@@ -60,6 +60,14 @@ func TestWhateverAProcessDiesOfTheNextOneGoesOn(t *testing.T) {
 		"a first pairing":        {func(*world) {}, "t1", false},
 		"a renewal that is due":  {func(w *world) { w.clock.SetTime(renewAt(w).Add(time.Minute)) }, "", true},
 		"a renewal by a request": {func(w *world) { w.ask(compassv1alpha1.RenewAnnotation, "now") }, "", true},
+		"a renewal by the spec": {func(w *world) {
+			c := w.connection()
+			c.Spec.RefreshCredentialsNow = true
+			c.Generation++ // the API server does that
+			if err := w.client.Update(w.t.Context(), c); err != nil {
+				w.t.Fatal(err)
+			}
+		}, "", true},
 		"a pairing over a certificate that is refused": {func(w *world) {
 			for fingerprint := range w.compass.issued {
 				w.compass.revoked[fingerprint] = true
@@ -153,17 +161,20 @@ func (w *world) outlives(t *testing.T, d *death, token secret.Value, works bool,
 		c := w.connection()
 		return c.Status.State == compassv1alpha1.Synchronized && c.Status.ConsecutiveFailures == 0
 	}
+	tokenNeeded := func() bool {
+		stalled := meta.FindStatusCondition(w.connection().Status.Conditions, compassv1alpha1.ConditionStalled)
+		return stalled != nil && stalled.Reason == "TokenNeeded"
+	}
 	died := w.clock.Now()
 	for range 60 {
 		w.next()
-		if settled() && (w.fingerprint() != before || burnt) {
+		if settled() && (w.fingerprint() != before || burnt) || burnt && !works && tokenNeeded() {
 			break
 		}
 	}
 	if burnt && !works { // nothing but a new token helps, and the status says so
-		c := w.connection()
-		if stalled := meta.FindStatusCondition(c.Status.Conditions, compassv1alpha1.ConditionStalled); before == "" && (stalled == nil || stalled.Reason != "TokenNeeded") {
-			t.Errorf("%s: conditions %+v", at, c.Status.Conditions)
+		if before == "" && !tokenNeeded() {
+			t.Errorf("%s: conditions %+v", at, w.connection().Status.Conditions)
 		}
 		if settled() {
 			t.Errorf("%s: synchronised", at)

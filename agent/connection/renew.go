@@ -221,9 +221,7 @@ func (r *Reconciler) promoted(ctx context.Context, v *view, p *pending, now time
 	if v.again = true; !v.foreign() && now.Before(r.renewAt(v.client.credential)) {
 		v.next = now // the sync follows at once, and nothing else does
 	}
-	// The pending Secret is deleted when the status tells of it: else what was asked for would be done again after a crash.
-	v.pending, v.discard, r.held = nil, true, nil
-	return nil
+	return r.forget(ctx, v)
 }
 
 // works: there is a certificate that it would be a loss to replace by one that does not work.
