@@ -271,10 +271,7 @@ func (w *Watcher) rebuild(ctx context.Context) error {
 	w.mu.Unlock()
 	if before == nil {
 		names, err := w.all(ctx)
-		switch {
-		case ctx.Err() != nil:
-			return nil
-		case err != nil:
+		if err != nil && ctx.Err() == nil {
 			return err
 		}
 		for _, name := range names {
@@ -303,8 +300,13 @@ func (w *Watcher) rebuild(ctx context.Context) error {
 		}
 	}
 	changed := w.read(ctx, wanted)
+	select {
+	case <-ctx.Done(): // what was read may be less than there is
+		return nil
+	default:
+	}
 	switch {
-	case ctx.Err() != nil, len(applications)+len(changed) == 0 && before != nil:
+	case len(applications)+len(changed) == 0 && before != nil:
 		return nil
 	case before == nil && w.unasked():
 		return nil // calls go to other replicas until this one can serve them all

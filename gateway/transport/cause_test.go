@@ -36,7 +36,7 @@ func TestACauseQuotesNothingThatThePeerSent(t *testing.T) {
 	}{
 		{errors.New("canary"), other},
 		{textproto.ProtocolError("malformed MIME header: canary"), other},
-		{http2.GoAwayError{ErrCode: http2.ErrCodeNo, DebugData: "canary"}, other},
+		{errors.New(`http2: server sent GOAWAY and closed the connection; LastStreamID=1, ErrCode=NO_ERROR, debug="canary"`), other},
 		{http2.StreamError{StreamID: 3, Code: http2.ErrCodeInternal, Cause: errors.New("canary")}, "the HTTP/2 stream ended by INTERNAL_ERROR"},
 		{&net.OpError{Op: "dial", Net: "tcp", Addr: at, Err: syscall.ECONNREFUSED}, "dial tcp 192.0.2.1:80: connection refused"},
 		{&net.OpError{Op: "dial", Net: "tcp", Err: &net.DNSError{Err: "no such host", Name: "h", IsNotFound: true}}, "dial tcp: lookup h: no such host"},
