@@ -69,6 +69,7 @@ func TestPendingCredentialsAreTheFormerOnesIfTheseAreThere(t *testing.T) {
 		{name: "Basic, whose Secret was deleted", before: basic, also: drop(credentials), want: &closed, ready: none},
 		{name: "OAuth, whose Secret was deleted", before: full, also: drop(credentials), want: &closed, ready: none},
 		{name: "OAuth, whose headers were deleted", before: full, also: drop(parameters), ready: useless},
+		{name: "Basic, whose Secret has lost its owner", before: basic, also: func(o *Observed) { o.Secrets[0].OwnerReferences = nil }, ready: stay},
 		{name: "Basic, of whose Secret a key was removed", before: basic, also: func(o *Observed) { delete(o.Secrets[0].Data, "password") }, ready: useless},
 		{name: "an entry that was made an open one", before: full, also: edit(func(e *v1alpha1.Entry) { e.Credentials.Type = "" }), ready: stay},
 		{name: "an entry with another token endpoint", before: full, also: edit(func(e *v1alpha1.Entry) { e.Credentials.AuthenticationURL = "https://evil" }), ready: stay},

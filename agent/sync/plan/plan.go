@@ -257,8 +257,8 @@ func (p *planner) application(app director.Application, name string) *Failure {
 	was := past{application: existing}
 	if existing != nil {
 		was.withheld = slices.Sorted(slices.Values(p.withheld[existing.UID]))
-		was.owned = func(name string) *corev1.Secret {
-			if s := p.secrets[name]; s != nil && isOwner(existing, s) {
+		was.owned = func(secretName string) *corev1.Secret {
+			if s := p.secrets[secretName]; s != nil && (isOwner(existing, s) || released(name, s)) {
 				return s
 			}
 			return nil
