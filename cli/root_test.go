@@ -7,13 +7,21 @@ import (
 	"testing"
 
 	"github.com/application-connector/application-connector/cli"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
+
+// token is what somebody gives to a flag.
+const token = "a-token-in-an-argument-17f3"
 
 // run runs the command line and returns its exit code and what it wrote.
 func run(t *testing.T, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errOut bytes.Buffer
 	code = cli.Run(args, strings.NewReader(""), &out, &errOut)
+	watch := leaktest.Of(t)
+	watch.Add("a token in an argument", token)
+	watch.Told("standard output", out.String())
+	watch.Told("standard error", errOut.String())
 	return code, out.String(), errOut.String()
 }
 
@@ -26,6 +34,7 @@ func TestMistakesAreOneLineThatSaysWhatToDo(t *testing.T) {
 	}{
 		{"unknown command", []string{"appconn", "stauts"}, `appconn: unknown command "stauts"; "appconn --help" says what there is`},
 		{"unknown flag", []string{"appconn", "status", "--wach"}, `appconn: unknown flag: --wach; "appconn status --help" says what there is`},
+		{"a secret in a flag with a typing error", []string{"appconn", "up", "--tokne=" + token}, `appconn: unknown flag: --tokne; "appconn up --help" says what there is`},
 		{"argument too many", []string{"appconn", "status", "now"}, `appconn: unknown command "now" for "appconn status"; "appconn status --help" says what there is`},
 		{"wrong value", []string{"appconn", "status", "-o", "xml"}, `appconn: --output "xml": one of table, wide, json, yaml is needed`},
 		{"as a plugin", []string{"/usr/bin/kubectl-appconn", "status", "--wach"}, `appconn: unknown flag: --wach; "kubectl appconn status --help" says what there is`},

@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"testing"
 
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
@@ -24,7 +25,7 @@ const (
 func startCompass(t *testing.T) startedCompass {
 	t.Helper()
 	seed := compass.Seed{Tenants: []compass.Tenant{{ID: tenantID, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "elsewhere"}}}}}
-	server, err := compass.Start(t.Context(), compass.Options{Seed: seed})
+	server, err := compass.Start(t.Context(), compass.Options{Seed: seed, OnSecret: leaktest.Of(t).Add})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -12,10 +12,15 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/client-go/kubernetes"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 // deadline is far more than anything here needs: a machine under load is not a failure.
@@ -37,24 +42,6 @@ func appconn(t *testing.T) string {
 	return path
 }
 
-// output collects what a program writes, and can be waited upon.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // run runs appconn to its end with state in dir, and gives its exit code, standard output and standard error.
 func run(t *testing.T, dir string, args ...string) (int, string, string) {
 	t.Helper()
@@ -63,12 +50,17 @@ func run(t *testing.T, dir string, args ...string) (int, string, string) {
 	cmd := exec.CommandContext(ctx, appconn(t), args...)
 	var stdout, stderr bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr
-	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
+	const token = "a-token-of-the-environment-5d2f" // which is read, and printed nowhere
+	cmd.Env = append(os.Environ(), "TMPDIR="+dir, "APPCONN_TOKEN="+token)
 	err := cmd.Run()
 	var exit *exec.ExitError
 	if err != nil && !errors.As(err, &exit) {
 		t.Fatal(err)
 	}
+	watch := leaktest.Of(t)
+	watch.Add("the token of the environment", token)
+	watch.Told("appconn's standard output", stdout.String())
+	watch.Told("appconn's standard error", stderr.String())
 	return cmd.ProcessState.ExitCode(), stdout.String(), stderr.String()
 }
 
@@ -134,15 +126,17 @@ func TestTheWholeWalkThroughHoldsUnattended(t *testing.T) {
 
 func TestAnInterruptEndsEverythingAndStateIsKeptOnRequest(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
+	watch, dir := leaktest.Of(t), t.TempDir()
 	state := filepath.Join(dir, "kept")
+	watch.Files(t, filepath.Join(state, "logs", "*.log"))
 	fingerprints := map[string]bool{}
 	for _, before := range []string{"first", "second, with what the first one kept"} {
 		ctx, cancel := context.WithTimeout(t.Context(), deadline)
 		defer cancel()
-		cmd := exec.CommandContext(ctx, appconn(t), "up", "--free-ports", "--state", state, "--timeout", deadline.String())
-		out := &output{}
-		cmd.Stdout, cmd.Stderr = out, out
+		cmd := exec.CommandContext(ctx, appconn(t), "up", "--free-ports", "--log-level", "debug", "--state", state, "--timeout", deadline.String())
+		out := &leaktest.Log{}
+		printed := watch.Tee("appconn up", out)
+		cmd.Stdout, cmd.Stderr = printed, printed
 		if err := cmd.Start(); err != nil {
 			t.Fatal(err)
 		}
@@ -159,6 +153,7 @@ func TestAnInterruptEndsEverythingAndStateIsKeptOnRequest(t *testing.T) {
 		if _, err := os.Stat(filepath.Join(state, "endpoints.json")); err != nil {
 			t.Error(err)
 		}
+		addSecrets(t, state)
 		if fingerprints[certificate(t, state)] = true; len(fingerprints) > 1 {
 			t.Errorf("%s run: paired anew, though the state was kept: %v", before, fingerprints)
 		}
@@ -205,12 +200,32 @@ func certificate(t *testing.T, state string) string {
 	return string(out)
 }
 
+// addSecrets has those looked for that are in the cluster of a running appconn up.
+func addSecrets(t *testing.T, state string) {
+	t.Helper()
+	config, err := clientcmd.BuildConfigFromFlags("", filepath.Join(state, "cluster", "kubeconfig"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	client, err := kubernetes.NewForConfig(config)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found, err := client.CoreV1().Secrets("").List(t.Context(), metav1.ListOptions{})
+	if err != nil || len(found.Items) == 0 {
+		t.Fatalf("%d Secrets, %v", len(found.Items), err)
+	}
+	for _, s := range found.Items {
+		leaktest.Of(t).AddSecret(s.Name, s.Data)
+	}
+}
+
 func TestAKilledRunLeavesNoProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
 	cmd := exec.CommandContext(t.Context(), appconn(t), "up", "--free-ports", "--timeout", deadline.String())
 	cmd.Env = append(os.Environ(), "TMPDIR="+dir)
-	out := &output{}
+	out := &leaktest.Log{}
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"math/big"
 	"strings"
 	"sync"
@@ -21,12 +22,14 @@ import (
 	cmapi "github.com/cert-manager/cert-manager/pkg/apis/certmanager/v1"
 	"github.com/cert-manager/issuer-lib/api/v1alpha1"
 	"github.com/cert-manager/issuer-lib/controllers/signer"
+	"github.com/go-logr/logr"
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	testingclock "k8s.io/utils/clock/testing"
+	ctrl "sigs.k8s.io/controller-runtime"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 	"sigs.k8s.io/controller-runtime/pkg/client/fake"
 	"sigs.k8s.io/controller-runtime/pkg/client/interceptor"
@@ -34,6 +37,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
 	"github.com/application-connector/application-connector/certs/issuer"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/graphql"
 	"github.com/application-connector/application-connector/graphql/connector"
 	"github.com/application-connector/application-connector/secret"
@@ -179,9 +183,20 @@ func (s *stage) credential() certs.Credential {
 	return certs.Credential{Key: key(), Chain: issued.Chain, CA: issued.CA}
 }
 
+// sign signs; neither the error nor the log, at every level, may hold a secret.
 func (s *stage) sign(cr *cmapi.CertificateRequest) (signer.PEMBundle, error) {
-	return s.issuer.Sign(s.t.Context(), signer.CertificateRequestObjectFromCertificateRequest(cr),
+	text, err := certs.EncodeKey(key())
+	if err != nil {
+		s.t.Fatal(err)
+	}
+	watch := leaktest.Of(s.t)
+	watch.Add("the token", token)
+	watch.Add("the key", string(text))
+	log := logr.FromSlogHandler(watch.Logger("issuer").Handler())
+	bundle, err := s.issuer.Sign(ctrl.LoggerInto(s.t.Context(), log), signer.CertificateRequestObjectFromCertificateRequest(cr),
 		&compassv1alpha1.CompassIssuer{ObjectMeta: metav1.ObjectMeta{Namespace: "ns", Name: "i"}, Spec: s.spec})
+	watch.Told("error of the issuer", fmt.Sprint(err))
+	return bundle, err
 }
 
 func requested(t *testing.T, dn string, k crypto.Signer) *cmapi.CertificateRequest {

@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 // TestMain runs the program itself when a test starts this binary so.
@@ -18,6 +20,18 @@ func TestMain(m *testing.M) {
 		return
 	}
 	os.Exit(m.Run())
+}
+
+// token is that of the kubeconfig.
+const token = "a-token-of-the-validator-8d20"
+
+// said keeps what the program prints: no secret may be in it.
+func said(t *testing.T, text []byte) string {
+	t.Helper()
+	watch := leaktest.Of(t)
+	watch.Add("the token of the kubeconfig", token)
+	watch.Told("what the program prints", string(text))
+	return string(text)
 }
 
 func program(t *testing.T, args ...string) *exec.Cmd {
@@ -31,7 +45,7 @@ func program(t *testing.T, args ...string) *exec.Cmd {
 func kubeconfig(t *testing.T) string {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "config")
-	text := "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: c, user: {token: t}}], contexts: [{name: c, context: {cluster: c, user: c}}]}"
+	text := "{apiVersion: v1, kind: Config, current-context: c, clusters: [{name: c, cluster: {server: 'https://127.0.0.1:1'}}], users: [{name: c, user: {token: " + token + "}}], contexts: [{name: c, context: {cluster: c, user: c}}]}"
 	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -55,9 +69,10 @@ func TestBadInputIsOneLineAndANonZeroExit(t *testing.T) {
 		"no kubeconfig at all":  nil,
 		"port taken":            {"--kubeconfig=" + kubeconfig(t), "--listenAddress=127.0.0.1", "--externalAPIPort=0", "--proxyPort=" + port},
 	} {
-		out, err := program(t, args...).CombinedOutput()
+		printed, err := program(t, args...).CombinedOutput()
+		out := said(t, printed)
 		exit, ok := err.(*exec.ExitError) //nolint:errorlint // exec documents this very type
-		if !ok || exit.ExitCode() != 1 || strings.Count(string(out), "\n") != 1 || !strings.HasPrefix(string(out), "validator: ") {
+		if !ok || exit.ExitCode() != 1 || strings.Count(out, "\n") != 1 || !strings.HasPrefix(out, "validator: ") {
 			t.Errorf("%s: %v with %q", what, err, out)
 		}
 	}
@@ -65,7 +80,7 @@ func TestBadInputIsOneLineAndANonZeroExit(t *testing.T) {
 
 func TestHelpAndVersionExitWithZero(t *testing.T) {
 	for arg, want := range map[string]string{"--help": "-ingressIdentity", "--version": "validator "} {
-		if out, err := program(t, arg).CombinedOutput(); err != nil || !strings.Contains(string(out), want) {
+		if out, err := program(t, arg).CombinedOutput(); err != nil || !strings.Contains(said(t, out), want) {
 			t.Errorf("%s: %v with %q", arg, err, out)
 		}
 	}
@@ -73,6 +88,7 @@ func TestHelpAndVersionExitWithZero(t *testing.T) {
 
 func TestSIGTERMEndsItWithZero(t *testing.T) {
 	cmd := program(t, "--kubeconfig="+kubeconfig(t), "--listenAddress=127.0.0.1", "--externalAPIPort=0", "--proxyPort=0")
+	cmd.Env = append(cmd.Env, "APP_LOG_LEVEL=debug")
 	log, err := cmd.StderrPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -82,6 +98,7 @@ func TestSIGTERMEndsItWithZero(t *testing.T) {
 	}
 	signalled := false
 	for lines := bufio.NewScanner(log); lines.Scan(); {
+		said(t, lines.Bytes())
 		if !signalled && strings.Contains(lines.Text(), "validator listens") {
 			signalled = true
 			if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {

@@ -22,7 +22,6 @@ func (s *stage) configure() {
 	if err != nil {
 		s.t.Fatal(err)
 	}
-	s.secrets = append(s.secrets, first.Token)
 	secret := &corev1.Secret{ObjectMeta: s.meta("compass-agent-configuration"), StringData: map[string]string{
 		"CONNECTOR_URL": first.ConnectorURL, "RUNTIME_ID": runtimeID, "TENANT": tenant, "TOKEN": first.Token,
 	}}

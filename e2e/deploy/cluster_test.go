@@ -13,7 +13,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -34,6 +33,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 // patience is far more than anything here needs.
@@ -48,7 +48,7 @@ var (
 	// auditLog is the file in which the API server tells who did what.
 	auditLog string
 	// libraries is what Kubernetes' libraries say within the components, of leases and events.
-	libraries = &logBuffer{}
+	libraries = &leaktest.Log{}
 )
 
 func TestMain(m *testing.M) {
@@ -217,7 +217,10 @@ var uninstall = []string{"delete", "-f", "-", "--ignore-not-found", "-l", "app.k
 func install(t *testing.T, overlay string, components ...string) {
 	t.Helper()
 	text := rendered(t, overlay, components...)
+	watch := leaktest.Of(t)
+	watch.Cluster(t, &cluster)
 	t.Cleanup(func() {
+		watch.Told("log of Kubernetes' libraries", libraries.String())
 		for _, list := range []client.Object{&compassv1alpha1.CompassConnection{}, &applicationv1alpha1.Application{}} {
 			if err := kube.DeleteAllOf(context.Background(), list); err != nil {
 				t.Error(err)
@@ -269,6 +272,7 @@ func as(t *testing.T, account string) *rest.Config {
 	}
 	config := rest.AnonymousClientConfig(&cluster)
 	config.BearerToken = request.Status.Token
+	leaktest.Of(t).Add("the token of "+account, request.Status.Token)
 	return config
 }
 
@@ -282,22 +286,4 @@ func eventually(t *testing.T, what string, is func() error) {
 	if err != nil {
 		t.Fatalf("waiting for %s: %v", what, last)
 	}
-}
-
-// logBuffer collects what a component logs.
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -24,6 +24,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/events"
 	"github.com/application-connector/application-connector/gateway"
 	"github.com/application-connector/application-connector/simulator/compass"
@@ -32,7 +33,7 @@ import (
 // components run as the Deployments of an overlay say, by the service accounts of these, but for ports and the like.
 type components struct {
 	objects                   map[string]*unstructured.Unstructured
-	agent, gateway, validator logBuffer
+	agent, gateway, validator leaktest.Log
 }
 
 func (c *components) container(t *testing.T, name string) corev1.Container {
@@ -59,12 +60,22 @@ func (c *components) runAgent(t *testing.T, server *compass.Server) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Kubernetes, o.LogTo = as(t, agentName), &c.agent
-	page := make(chan net.Addr, 1)
+	o.Kubernetes, o.LogTo = as(t, agentName), leaktest.Of(t).Tee("agent", &c.agent)
+	page, scrape := make(chan net.Addr, 1), make(chan string, 1)
 	o.ListeningStatusPage = func(a net.Addr) { page <- a }
+	o.Listening = func(_, metrics net.Addr) { scrape <- "http://" + metrics.String() + "/metrics" }
 	run(t, "agent", func(ctx context.Context) error { return agent.Run(ctx, o) })
 	select {
 	case a := <-page:
+		for _, path := range []string{"/", "/status.json"} {
+			leaktest.Of(t).Scrape(t, "page "+path+" of the agent", "http://"+a.String()+path)
+		}
+		select {
+		case url := <-scrape:
+			leaktest.Of(t).Scrape(t, "metrics of the agent", url)
+		case <-time.After(patience):
+			t.Fatal("the agent does not serve its metrics")
+		}
 		return "http://" + a.String()
 	case <-time.After(patience):
 		t.Fatal("the agent does not serve its status page")
@@ -85,11 +96,12 @@ func (c *components) runGateway(t *testing.T) string {
 	if err := errors.Join(o.Validate(), o.Complete()); err != nil {
 		t.Fatal(err)
 	}
-	g, err := gateway.New(o, slog.New(slog.NewJSONHandler(&c.gateway, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	g, err := gateway.New(o, slog.New(slog.NewJSONHandler(leaktest.Of(t).Tee("gateway", &c.gateway), &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		t.Fatal(err)
 	}
 	run(t, "gateway", g.Run)
+	leaktest.Of(t).Scrape(t, "metrics of the gateway", "http://"+g.Addresses().Admin+"/metrics")
 	return "http://" + g.Addresses().Entries
 }
 
@@ -111,7 +123,7 @@ func (c *components) runValidator(t *testing.T) string {
 		t.Fatal(err)
 	}
 	ctx, stop := context.WithCancel(context.Background())
-	s, err := events.Start(ctx, *o, slog.New(slog.NewJSONHandler(&c.validator, &slog.HandlerOptions{Level: slog.LevelDebug})))
+	s, err := events.Start(ctx, *o, slog.New(slog.NewJSONHandler(leaktest.Of(t).Tee("validator", &c.validator), &slog.HandlerOptions{Level: slog.LevelDebug})))
 	if err != nil {
 		stop()
 		t.Fatal(err)
@@ -122,6 +134,7 @@ func (c *components) runValidator(t *testing.T) string {
 			t.Errorf("the validator ended by: %v", err)
 		}
 	})
+	leaktest.Of(t).Scrape(t, "metrics of the validator", "http://"+s.AdminAddr().String()+"/metrics")
 	return "http://" + s.AdminAddr().String()
 }
 

@@ -35,6 +35,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/onboard/controller"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/e2e/rights"
 	"github.com/application-connector/application-connector/secret/canary"
 	"github.com/application-connector/application-connector/simulator/compass"
@@ -118,9 +119,14 @@ func directorFor(t *testing.T, server *compass.Server) *httptest.Server {
 }
 
 // startOnboarding runs the controller as its Deployment says, by its service account, but for what is of a machine.
-func startOnboarding(t *testing.T, objects map[string]*unstructured.Unstructured, director *httptest.Server, token string, log *logBuffer) (stop func()) {
+func startOnboarding(t *testing.T, objects map[string]*unstructured.Unstructured, director *httptest.Server, token string, log *leaktest.Log) (stop func()) {
 	t.Helper()
-	o := controller.NewOptions(genericiooptions.IOStreams{Out: log, ErrOut: log})
+	watch := leaktest.Of(t)
+	watch.Add("the client secret of the onboarding", canaryClient)
+	watch.Add("the access token of the onboarding", canaryAccess)
+	watch.Add("the token of "+onboarding, token)
+	out := watch.Tee("onboard controller", log)
+	o := controller.NewOptions(genericiooptions.IOStreams{Out: out, ErrOut: out})
 	flags := pflag.NewFlagSet("", pflag.ContinueOnError)
 	o.BindFlags(flags)
 	args := deployment(t, objects, onboarding).Spec.Template.Spec.Containers[0].Args
@@ -199,7 +205,7 @@ func TestAClusterIsOnboardedPairedSyncedAndOffboardedTwiceOverByTheRightsOfTheMa
 	if err := server.Admin().DeleteRuntime(runtimeID); err != nil {
 		t.Fatal(err)
 	}
-	director, w, log, canaries := directorFor(t, server), watching(t), &logBuffer{}, &canary.Set{}
+	director, w, log, canaries := directorFor(t, server), watching(t), &leaktest.Log{}, &canary.Set{}
 	own, theirs := accountToken(t, onboarding, onboarding), accountToken(t, system, onboarding)
 	for name, secret := range map[string]string{"the client secret": canaryClient, "the access token": canaryAccess, "the controller's token": own, "the kubeconfig": theirs} {
 		canaries.Add(name, secret)

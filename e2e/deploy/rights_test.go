@@ -23,6 +23,7 @@ import (
 
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/e2e/rights"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
@@ -131,7 +132,7 @@ func TestEachComponentDoesItsWorkByTheRightsThatItIsGivenAndNeedsThemAll(t *test
 					t.Errorf("%s was refused: %s", account, r)
 				}
 			}
-			for name, log := range map[string]*logBuffer{"agent": &c.agent, "gateway": &c.gateway, "validator": &c.validator, "library of one of them": libraries} {
+			for name, log := range map[string]*leaktest.Log{"agent": &c.agent, "gateway": &c.gateway, "validator": &c.validator, "library of one of them": libraries} {
 				for line := range strings.SplitSeq(log.String(), "\n") {
 					if strings.Contains(line, "forbidden") {
 						t.Errorf("the %s was refused something: %s", name, line)
@@ -200,7 +201,7 @@ func simulated(t *testing.T) *compass.Server {
 	t.Helper()
 	server, err := compass.Start(t.Context(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{
 		ID: tenant, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
-	}}}})
+	}}}, OnSecret: leaktest.Of(t).Add})
 	if err != nil {
 		t.Fatal(err)
 	}

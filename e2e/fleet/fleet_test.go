@@ -31,6 +31,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
@@ -74,6 +75,8 @@ type fleet struct {
 
 func newFleet(tb testing.TB, serverCA []byte) *fleet {
 	tb.Helper()
+	watch := leaktest.Of(tb)
+	watch.Cluster(tb, &cluster)
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, applicationv1alpha1.AddToScheme, compassv1alpha1.AddToScheme} {
 		must(tb, add(scheme))
@@ -90,6 +93,9 @@ func newFleet(tb testing.TB, serverCA []byte) *fleet {
 		// Nothing happens by itself: each sync is asked for.
 		"APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "1h", "APP_CONTROLLER_SYNC_PERIOD": "24h",
 		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "off", "APP_LEADER_ELECTION": "false",
+	}
+	if _, measured := tb.(*testing.B); !measured {
+		f.env["APP_LOG_LEVEL"] = "debug" // no secret may be in it
 	}
 	tb.Cleanup(f.sweep)
 	return f
@@ -114,6 +120,7 @@ func (f *fleet) sweep() {
 // configure writes the configuration Secret.
 func (f *fleet) configure(token compass.Token) {
 	f.tb.Helper()
+	leaktest.Of(f.tb).Add("a one-time token", token.Token)
 	must(f.tb, f.client.Create(f.tb.Context(), &corev1.Secret{
 		ObjectMeta: metav1.ObjectMeta{Namespace: f.namespace, Name: "compass-agent-configuration"},
 		StringData: map[string]string{"CONNECTOR_URL": token.ConnectorURL, "RUNTIME_ID": runtimeID, "TENANT": tenant, "TOKEN": token.Token},
@@ -125,10 +132,13 @@ func (f *fleet) start() (stop func()) {
 	f.tb.Helper()
 	o, err := agent.FromEnvironment(func(name string) string { return f.env[name] })
 	must(f.tb, err)
-	o.Kubernetes, o.LogTo, o.CompassTimeout = rest.CopyConfig(&cluster), f.log, f.compassTimeout
+	o.Kubernetes, o.LogTo, o.CompassTimeout = rest.CopyConfig(&cluster), leaktest.Of(f.tb).Tee("agent", f.log), f.compassTimeout
 	o.Kubernetes.Wrap(f.traffic.count)
-	open := make(chan struct{})
-	o.Listening = func(_, _ net.Addr) { close(open) }
+	open, metrics := make(chan struct{}), ""
+	o.Listening = func(_, address net.Addr) {
+		metrics = "http://" + address.String() + "/metrics"
+		close(open)
+	}
 	ctx, cancel := context.WithCancel(context.Background())
 	ended := make(chan error, 1)
 	go func() { ended <- agent.Run(ctx, o) }()
@@ -146,6 +156,7 @@ func (f *fleet) start() (stop func()) {
 	f.tb.Cleanup(stop)
 	select {
 	case <-open:
+		leaktest.Of(f.tb).Scrape(f.tb, "metrics of the agent", metrics)
 	case err := <-ended:
 		f.tb.Fatalf("the agent did not start: %v", err)
 	case <-time.After(patience):

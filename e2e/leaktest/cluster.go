@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
+	"k8s.io/client-go/tools/clientcmd"
 )
 
 var (
@@ -174,13 +175,22 @@ func (w *Watch) addSecret(o *unstructured.Unstructured) {
 	w.AddSecret(o.GetName(), decoded)
 }
 
-// AddSecret records what is secret in the data of a Secret. Of JSON, such as further header fields, it is the values.
+// AddSecret records what is secret in the data of a Secret. Of JSON, such as further header fields, it is the values;
+// of a kubeconfig what identifies its users.
 func (w *Watch) AddSecret(secret string, data map[string][]byte) {
 	for key, value := range data {
 		if publicKeys[key] {
 			continue
 		}
 		name := "key " + key + " of Secret " + secret
+		if config, err := clientcmd.Load(value); err == nil && len(config.AuthInfos) > 0 { // addresses and authorities are public
+			for _, user := range config.AuthInfos {
+				for _, text := range []string{user.Token, user.Password, string(user.ClientKeyData)} {
+					w.Add(name, text)
+				}
+			}
+			continue
+		}
 		var fields map[string]any
 		if json.Unmarshal(value, &fields) == nil {
 			w.addLeaves(name, fields)

@@ -162,6 +162,7 @@ func TestWhatStandsInASecretOfTheClusterIsFoundInEveryKindOfObject(t *testing.T)
 	secret := func(data map[string]string) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: meta("it"), StringData: data}
 	}
+	const kubeconfig = "{apiVersion: v1, kind: Config, clusters: [{name: c, cluster: {server: 'https://api.somewhere.example.com'}}], users: [{name: u, user: {token: " + planted + "}}]}"
 	password := secret(map[string]string{"username": "somebody-in-particular", "password": planted})
 	for name, test := range map[string]struct {
 		secret *corev1.Secret
@@ -196,7 +197,10 @@ func TestWhatStandsInASecretOfTheClusterIsFoundInEveryKindOfObject(t *testing.T)
 			[]string{"key headers of Secret it is told: ConfigMap it, line 1"}},
 		"a field's name": {secret(map[string]string{"headers": `{"X-Well-Known-Name-Of-A-Field":["` + planted + `"]}`}),
 			&corev1.ConfigMap{ObjectMeta: meta("it"), Data: map[string]string{"field": "X-Well-Known-Name-Of-A-Field"}}, nil, nil},
-		"a user": {password, &corev1.ConfigMap{ObjectMeta: meta("it"), Data: map[string]string{"why": "somebody-in-particular"}}, nil, nil},
+		"a kubeconfig's token": {secret(map[string]string{"config": kubeconfig}), &corev1.ConfigMap{ObjectMeta: meta("it"), Data: map[string]string{"why": planted}}, nil,
+			[]string{"key config of Secret it is told: ConfigMap it, line 1"}},
+		"a kubeconfig's server": {secret(map[string]string{"config": kubeconfig}), &corev1.ConfigMap{ObjectMeta: meta("it"), Data: map[string]string{"why": "https://api.somewhere.example.com"}}, nil, nil},
+		"a user":                {password, &corev1.ConfigMap{ObjectMeta: meta("it"), Data: map[string]string{"why": "somebody-in-particular"}}, nil, nil},
 		"the cluster's token": {password, &corev1.ConfigMap{ObjectMeta: meta("it"), Data: map[string]string{"why": cluster.BearerToken}}, nil,
 			[]string{"the bearer token of the kubeconfig is told: ConfigMap it, line 1"}},
 	} {

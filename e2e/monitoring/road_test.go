@@ -19,6 +19,9 @@ import (
 
 	"github.com/google/uuid"
 	"go.uber.org/goleak"
+	"k8s.io/client-go/tools/clientcmd"
+
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 // patience is far more than anything here needs.
@@ -35,28 +38,10 @@ type road struct {
 	programs string
 }
 
-// output collects what a program writes.
-type output struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (o *output) Write(p []byte) (int, error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.Write(p)
-}
-
-func (o *output) String() string {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	return o.text.String()
-}
-
 // start runs a program until the test ends, and waits until what it says shows that it is ready.
-func start(t *testing.T, cmd *exec.Cmd, ready func(said string) bool) *output {
+func start(t *testing.T, cmd *exec.Cmd, ready func(said string) bool) *leaktest.Log {
 	t.Helper()
-	out := &output{}
+	out := leaktest.Of(t).Log(filepath.Base(cmd.Path))
 	cmd.Stdout, cmd.Stderr = out, out
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
@@ -104,12 +89,19 @@ func startRoad(t *testing.T) *road {
 			t.Fatal(err)
 		}
 	}
+	watch := leaktest.Of(t)
 	state := filepath.Join(t.TempDir(), "state")
-	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), appconn, "up", "--free-ports", "--state", state, "--timeout", patience.String()),
+	watch.Files(t, filepath.Join(state, "logs", "*.log"))
+	start(t, exec.CommandContext(context.WithoutCancel(t.Context()), appconn, "up", "--free-ports", "--log-level", "debug", "--state", state, "--timeout", patience.String()),
 		func(said string) bool { return strings.Contains(said, "Ctrl-C ends everything.") })
 	if err := json.Unmarshal(read(t, filepath.Join(state, "endpoints.json")), r); err != nil {
 		t.Fatal(err)
 	}
+	config, err := clientcmd.BuildConfigFromFlags("", r.Kubeconfig)
+	if err != nil {
+		t.Fatal(err)
+	}
+	watch.Cluster(t, config)
 	return r
 }
 

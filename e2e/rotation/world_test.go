@@ -1,7 +1,6 @@
 package rotation
 
 import (
-	"bytes"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -28,6 +27,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/graphql"
 	"github.com/application-connector/application-connector/graphql/connector"
 	"github.com/application-connector/application-connector/secret"
@@ -46,23 +46,6 @@ type world struct {
 	direct  *http.Client
 }
 
-type lockedBuffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (l *lockedBuffer) Write(p []byte) (int, error) {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.Write(p)
-}
-
-func (l *lockedBuffer) String() string {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	return l.b.String()
-}
-
 func start(t *testing.T) *world {
 	t.Helper()
 	path := os.Getenv("APPCONN")
@@ -74,9 +57,11 @@ func start(t *testing.T) *world {
 			t.Fatal(err)
 		}
 	}
+	watch := leaktest.Of(t)
 	w := &world{t: t, state: t.TempDir(), direct: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
-	out := &lockedBuffer{}
-	cmd := exec.CommandContext(t.Context(), path, "up", "--free-ports", "--state", w.state, "--timeout", deadline.String())
+	watch.Files(t, filepath.Join(w.state, "logs", "*.log"))
+	out := watch.Log("appconn up")
+	cmd := exec.CommandContext(t.Context(), path, "up", "--free-ports", "--log-level", "debug", "--state", w.state, "--timeout", deadline.String())
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
@@ -122,6 +107,7 @@ func start(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	watch.Cluster(t, config)
 	scheme := runtime.NewScheme()
 	for _, add := range []func(*runtime.Scheme) error{clientgoscheme.AddToScheme, applicationv1alpha1.AddToScheme, compassv1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {
@@ -203,6 +189,7 @@ func (w *world) pairShop() tls.Certificate {
 	w.t.Helper()
 	var token struct{ Token, ConnectorURL string }
 	w.administer(http.MethodPost, "/v1/applications/"+shopID+"/token", &token)
+	leaktest.Of(w.t).Add("a one-time token", token.Token)
 	roots, err := graphql.RootsFromFile(w.files["compassCA"])
 	if err != nil {
 		w.t.Fatal(err)

@@ -2,7 +2,6 @@
 package scaling
 
 import (
-	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -12,7 +11,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -28,6 +26,7 @@ import (
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/impostor"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/simulator/compass"
 	"github.com/application-connector/application-connector/simulator/eventing"
 )
@@ -36,6 +35,9 @@ const (
 	system    = "kyma-system"
 	tenant    = "3e64ebae-38b5-46a0-b1ed-9ccee153a0ae"
 	runtimeID = "1ae04041-17e5-478f-91f8-3a2ddc7700de"
+
+	// apiPassword is what the systems' API asks for.
+	apiPassword = "a-password-7b21"
 
 	// patience is far more than anything here needs.
 	patience = 3 * time.Minute
@@ -73,6 +75,8 @@ func (w *world) must(err error) {
 
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	watch := leaktest.Of(t)
+	watch.Cluster(t, &cluster)
 	w := &world{t: t, folder: t.TempDir(), gateways: newBalancer(t), validators: newBalancer(t), stored: map[string]int{}}
 	scheme := runtime.NewScheme()
 	w.must(errors.Join(clientgoscheme.AddToScheme(scheme), applicationv1alpha1.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme)))
@@ -82,7 +86,7 @@ func newWorld(t *testing.T) *world {
 	w.kubeconfig, err = kubetest.Kubeconfig(&cluster, w.folder)
 	w.must(err)
 	w.target = httptest.NewServer(http.HandlerFunc(func(rw http.ResponseWriter, r *http.Request) {
-		if user, password, _ := r.BasicAuth(); user != "user" || password != "passwd" {
+		if user, password, _ := r.BasicAuth(); user != "user" || password != apiPassword {
 			rw.WriteHeader(http.StatusUnauthorized)
 		}
 	}))
@@ -97,7 +101,7 @@ func newWorld(t *testing.T) *world {
 	w.compass, err = compass.Start(t.Context(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{
 		ID: tenant, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
 		Applications: []compass.Application{w.system("Shop")},
-	}}}})
+	}}}, OnSecret: watch.Add})
 	w.must(err)
 	t.Cleanup(func() {
 		if err := w.compass.Close(); err != nil {
@@ -124,7 +128,7 @@ func newWorld(t *testing.T) *world {
 func (w *world) system(name string) compass.Application {
 	return compass.Application{Name: name, Formations: []string{"default"}, Bundles: []compass.Bundle{{
 		Name: "Orders", APIs: []compass.API{{Name: "Orders API", TargetURL: w.target.URL}},
-		Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: "passwd"}}},
+		Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "user", Password: apiPassword}}},
 	}}}
 }
 
@@ -133,7 +137,7 @@ type program struct {
 	w    *world
 	name string
 	cmd  *exec.Cmd
-	log  *logBuffer
+	log  *leaktest.Log
 	end  chan struct{}
 
 	balancer *balancer
@@ -150,10 +154,11 @@ func (w *world) start(name string, args []string, env ...string) *program {
 	if _, err := os.Stat(path); err != nil { // the tests run again when it changes
 		w.t.Fatal(err)
 	}
-	p := &program{w: w, name: name, log: &logBuffer{}, end: make(chan struct{})}
+	p := &program{w: w, name: name, log: &leaktest.Log{}, end: make(chan struct{})}
 	p.cmd = exec.CommandContext(w.t.Context(), path, args...)
-	p.cmd.Env = append([]string{"KUBECONFIG=" + w.kubeconfig, "HOME=" + w.folder, "TMPDIR=" + os.TempDir(), "APP_LOG_FORMAT=json", "APP_LOG_LEVEL=info"}, env...)
-	p.cmd.Stdout, p.cmd.Stderr = p.log, p.log
+	p.cmd.Env = append([]string{"KUBECONFIG=" + w.kubeconfig, "HOME=" + w.folder, "TMPDIR=" + os.TempDir(), "APP_LOG_FORMAT=json", "APP_LOG_LEVEL=debug"}, env...)
+	out := leaktest.Of(w.t).Tee(name, p.log)
+	p.cmd.Stdout, p.cmd.Stderr = out, out
 	w.must(p.cmd.Start())
 	go func() {
 		defer close(p.end)
@@ -229,7 +234,7 @@ func (w *world) gateway() *program {
 	w.t.Helper()
 	p := w.start("gateway", []string{
 		"--listenAddress=127.0.0.1", "--proxyPort=0", "--proxyPortCompass=0", "--externalAPIPort=0", "--applicationSecretsNamespace=" + system,
-		"--allowedTargets=127.0.0.1/32", "--drainDelay=" + drainDelay.String(),
+		"--allowedTargets=127.0.0.1/32", "--logLevel=debug", "--drainDelay=" + drainDelay.String(),
 	})
 	return p.behind(w.gateways, p.field("entries"), p.field("admin"))
 }
@@ -254,6 +259,7 @@ func (p *program) behind(b *balancer, address, admin string) *program {
 		}
 		return nil
 	})
+	leaktest.Of(p.w.t).Scrape(p.w.t, "metrics of the "+p.name, "http://"+admin+"/metrics") // if it lives that long
 	return p
 }
 
@@ -318,21 +324,4 @@ func (w *world) synced(name string) {
 		s := &corev1.Secret{}
 		return w.kube.Get(w.t.Context(), client.ObjectKey{Namespace: system, Name: app.Spec.Services[0].Entries[0].Credentials.SecretName}, s)
 	})
-}
-
-type logBuffer struct {
-	mu   sync.Mutex
-	text bytes.Buffer
-}
-
-func (b *logBuffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.Write(p)
-}
-
-func (b *logBuffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.text.String()
 }

@@ -23,6 +23,7 @@ import (
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/certs"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
 
@@ -40,7 +41,7 @@ func TestAnUpgradeAndTheWayBackKeepEverything(t *testing.T) {
 	x := newTarget(t)
 	server, err := compass.Start(t.Context(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{
 		ID: tenant, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
-	}}}})
+	}}}, OnSecret: leaktest.Of(t).Add})
 	if err != nil {
 		t.Fatal(err)
 	}

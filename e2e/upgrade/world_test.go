@@ -35,6 +35,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/gateway"
 	"github.com/application-connector/application-connector/simulator/compass"
 )
@@ -82,6 +83,7 @@ func newWorld(t *testing.T, server *compass.Server) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(stop)
+	leaktest.Of(t).Cluster(t, config)
 	dir := t.TempDir()
 	w := &world{t: t, config: config, compass: server, checkout: dir, compassCA: filepath.Join(dir, "compass.pem")}
 	scheme := runtime.NewScheme()
@@ -209,6 +211,7 @@ func (w *world) as(account string) *rest.Config {
 	w.must(w.kube.SubResource("token").Create(w.t.Context(), holder, request))
 	config := rest.AnonymousClientConfig(w.config)
 	config.BearerToken, config.QPS = request.Status.Token, -1
+	leaktest.Of(w.t).Add("the token of "+account, request.Status.Token)
 	return config
 }
 
@@ -222,23 +225,24 @@ func (w *world) startAgent(d *appsv1.Deployment) func() {
 	for name, value := range map[string]string{
 		"APP_COMPASS_CA_FILE": w.compassCA, "APP_CERT_KEY_SIZE": "2048", "APP_MINIMAL_COMPASS_SYNC_TIME": "200ms", "APP_CONTROLLER_SYNC_PERIOD": "1s",
 		"APP_LISTEN_ADDRESS": "127.0.0.1", "APP_HEALTH_PORT": "0", "APP_METRICS_PORT": "0", "APP_STATUS_PAGE_ADDRESS": "off",
+		"APP_LOG_LEVEL": "debug",
 	} {
 		env[name] = value
 	}
 	o, err := agent.FromEnvironment(func(name string) string { return env[name] })
 	w.must(err)
-	o.Kubernetes, o.LogTo = w.as(agentName), &agentLog{t: w.t}
+	o.Kubernetes, o.LogTo = w.as(agentName), leaktest.Of(w.t).Tee("agent", &agentLog{t: w.t})
 	return w.start("agent", func(ctx context.Context) error { return agent.Run(ctx, o) })
 }
 
 func (w *world) startGateway() func() {
 	w.t.Helper()
 	o := gateway.Options{
-		ListenAddress: "127.0.0.1", ProxyTimeout: 10, RequestTimeout: 10, SecretsNamespace: system, LogLevel: "info", AllowedTargets: "127.0.0.1/32",
+		ListenAddress: "127.0.0.1", ProxyTimeout: 10, RequestTimeout: 10, SecretsNamespace: system, LogLevel: "debug", AllowedTargets: "127.0.0.1/32",
 		Config: w.as(gatewayName),
 	}
 	w.must(errors.Join(o.Validate(), o.Complete()))
-	g, err := gateway.New(o, slog.New(slog.DiscardHandler))
+	g, err := gateway.New(o, leaktest.Of(w.t).Logger("gateway"))
 	w.must(err)
 	w.gatewayURL = "http://" + g.Addresses().Entries
 	return w.start("gateway", g.Run)

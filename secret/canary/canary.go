@@ -41,7 +41,8 @@ type Found struct {
 	Line int // in which it begins, the first time, counted from 1
 }
 
-// Add records a secret under a name. Of a PEM text the private keys are recorded, not the certificates. It says whether
+// Add records a secret under a name. Of a PEM text the private keys are recorded, not the certificates, and of a JSON Web Token
+// the signature, since its claims are names that stand in certificates and addresses too. It says whether
 // there is anything to look for: short texts and public ones are not.
 func (s *Set) Add(name, value string) bool {
 	if strings.Contains(value, "-----BEGIN ") {
@@ -57,7 +58,7 @@ func (s *Set) Add(name, value string) bool {
 			}
 		}
 	}
-	value = strings.TrimSpace(value)
+	value = secretOf(strings.TrimSpace(value))
 	if len(value) < shortest {
 		return false
 	}

@@ -131,6 +131,32 @@ func TestWhatIsNotSecretIsNotFound(t *testing.T) {
 	}
 }
 
+func TestOfATokenThatIsSignedTheSignatureIsSecret(t *testing.T) {
+	part := func(text string) string { return base64.RawURLEncoding.EncodeToString([]byte(text)) }
+	signature := must(randomText(86))
+	claims := part(`{"iss":"https://kubernetes.default.svc.cluster.local"}`)
+	for name, test := range map[string]struct {
+		header, signature string
+		claims            bool
+	}{
+		"signed":         {`{"alg":"RS256","kid":"it"}`, signature, false},
+		"not signed":     {`{"alg":"none"}`, "", true},
+		"no token":       {`{"kid":"it"}`, signature, true},
+		"no JSON either": {"alg", signature, true},
+	} {
+		var s canary.Set
+		if !s.Add("a token", part(test.header)+"."+claims+"."+test.signature) {
+			t.Fatalf("%s: it was not recorded", name)
+		}
+		if got := s.In(claims); (len(got) == 1) != test.claims {
+			t.Errorf("%s: of the claims it found %v", name, got)
+		}
+		if got := s.In("x" + signature); (len(got) == 1) != (test.signature != "") {
+			t.Errorf("%s: of the signature it found %v", name, got)
+		}
+	}
+}
+
 func TestEachSecretOfATextIsNamedOnce(t *testing.T) {
 	var s canary.Set
 	s.Add("one", "first-secret-of-two")

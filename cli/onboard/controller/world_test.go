@@ -39,6 +39,7 @@ import (
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/e2e/kubetest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/graphql"
 	"github.com/application-connector/application-connector/secret/canary"
 	"github.com/application-connector/application-connector/simulator/compass"
@@ -71,7 +72,7 @@ type world struct {
 	system    string           // of the configuration Secrets, of all target clusters
 	settings  Settings
 	dir       string
-	log       *buffer
+	log       *leaktest.Log
 	canaries  *canary.Set
 
 	mu sync.Mutex
@@ -87,32 +88,16 @@ type world struct {
 	directorAnswers http.HandlerFunc
 }
 
-type buffer struct {
-	mu sync.Mutex
-	b  bytes.Buffer
-}
-
-func (b *buffer) Write(p []byte) (int, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.Write(p)
-}
-
-func (b *buffer) String() string {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.b.String()
-}
-
 func newWorld(t *testing.T) *world {
 	t.Helper()
+	watch := leaktest.Of(t)
 	w := &world{
-		t: t, clock: testclock.NewFakePassiveClock(time.Now().Truncate(time.Second)), log: &buffer{}, canaries: &canary.Set{}, dir: t.TempDir(),
+		t: t, clock: testclock.NewFakePassiveClock(time.Now().Truncate(time.Second)), log: watch.Log("onboard controller"), canaries: watch.Secrets, dir: t.TempDir(),
 		connections: map[string]*compassv1alpha1.CompassConnection{}, uids: map[string]string{},
 		namespace: kubetest.Namespace(t, &home), system: kubetest.Namespace(t, &home),
 	}
 	var err error
-	w.compass, err = compass.Start(t.Context(), compass.Options{Clock: w.clock, Seed: compass.Seed{Tenants: []compass.Tenant{{ID: tenant}}}})
+	w.compass, err = compass.Start(t.Context(), compass.Options{Clock: w.clock, OnSecret: watch.Add, Seed: compass.Seed{Tenants: []compass.Tenant{{ID: tenant}}}})
 	w.must(err)
 	t.Cleanup(func() {
 		if err := w.compass.Close(); err != nil {
@@ -132,7 +117,7 @@ func newWorld(t *testing.T) *world {
 		Poll:          30 * time.Second, Resync: 10 * time.Minute, Timeout: 20 * time.Second, RenewBefore: 10 * time.Minute,
 	}
 	for name, text := range map[string]string{"the client secret": clientSecret, "the access token": accessToken, "the token of the target clusters": home.BearerToken} {
-		w.canaries.Add(name, text)
+		watch.Add(name, text)
 	}
 	w.director = httptest.NewTLSServer(http.HandlerFunc(w.serveDirector))
 	t.Cleanup(w.director.Close)
