@@ -34,7 +34,7 @@ func TestSpansAreExportedWhenTheEnvironmentNamesACollectorTheLastOnesAtTheEnd(t 
 	ctx, stop := context.WithCancel(t.Context())
 	log, ended := &leaktest.Log{}, make(chan error, 1)
 	go func() {
-		ended <- execute(t, ctx, []string{"--kubeconfig=" + kubeconfig, "--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--eventingPublisherHost=" + strings.TrimPrefix(publisher.URL, "http://")}, func(string) (string, bool) { return "", false }, log)
+		ended <- execute(ctx, t, []string{"--kubeconfig=" + kubeconfig, "--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--eventingPublisherHost=" + strings.TrimPrefix(publisher.URL, "http://")}, func(string) (string, bool) { return "", false }, log)
 	}()
 	pattern := regexp.MustCompile(`"proxy":"([^"]+)"`)
 	eventually(t, "it listens", func() bool { return pattern.MatchString(log.String()) })

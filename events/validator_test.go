@@ -58,7 +58,7 @@ func logTo(t *testing.T, to io.Writer) *slog.Logger {
 }
 
 // execute runs the program; neither its log nor its error may hold a secret.
-func execute(t *testing.T, ctx context.Context, args []string, lookup func(string) (string, bool), log io.Writer) error {
+func execute(ctx context.Context, t *testing.T, args []string, lookup func(string) (string, bool), log io.Writer) error {
 	t.Helper()
 	watch := leaktest.Of(t)
 	watch.Add("the cluster's token", cluster.BearerToken)
@@ -502,7 +502,7 @@ func TestExecuteRefusesWithOneLine(t *testing.T) {
 	} {
 		t.Run(what, func(t *testing.T) {
 			log := &leaktest.Log{}
-			err := execute(t, t.Context(), tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, log)
+			err := execute(t.Context(), t, tc.args, func(k string) (string, bool) { v, ok := tc.env[k]; return v, ok }, log)
 			if err == nil || !strings.Contains(err.Error(), tc.want) || strings.Contains(err.Error(), "\n") {
 				t.Errorf("got %q, want a line with %q", err, tc.want)
 			}
@@ -523,7 +523,7 @@ func TestExecuteServesLogsJSONAndEndsWithoutAnError(t *testing.T) {
 	log := &leaktest.Log{}
 	done := make(chan error, 1)
 	go func() {
-		done <- execute(t, ctx, []string{"--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--kubeconfig=" + kubeconfig, "--xfccMode=compatible", "--trustedHops=0", "--sourcePolicy=off"},
+		done <- execute(ctx, t, []string{"--listenAddress=127.0.0.1", "--proxyPort=0", "--externalAPIPort=0", "--kubeconfig=" + kubeconfig, "--xfccMode=compatible", "--trustedHops=0", "--sourcePolicy=off"},
 			func(string) (string, bool) { return "", false }, log)
 	}()
 	eventually(t, "listens", func() bool { return strings.Contains(log.String(), "validator listens") })
@@ -545,7 +545,7 @@ func TestExecuteServesLogsJSONAndEndsWithoutAnError(t *testing.T) {
 
 func TestHelpIsNoError(t *testing.T) {
 	log := &leaktest.Log{}
-	err := execute(t, t.Context(), []string{"--help"}, os.LookupEnv, log)
+	err := execute(t.Context(), t, []string{"--help"}, os.LookupEnv, log)
 	if !errors.Is(err, flag.ErrHelp) || !strings.Contains(log.String(), "-xfccMode") {
 		t.Errorf("%v: %s", err, log)
 	}

@@ -61,11 +61,14 @@ func start(t *testing.T) *world {
 	w := &world{t: t, state: t.TempDir(), direct: &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 64}}}
 	watch.Files(t, filepath.Join(w.state, "logs", "*.log"))
 	out := watch.Log("appconn up")
-	cmd := exec.CommandContext(t.Context(), path, "up", "--free-ports", "--log-level", "debug", "--state", w.state, "--timeout", deadline.String())
+	// It outlives the test's context, until what was told in its cluster is seen.
+	ctx, interrupt := context.WithCancel(context.WithoutCancel(t.Context()))
+	cmd := exec.CommandContext(ctx, path, "up", "--free-ports", "--log-level", "debug", "--state", w.state, "--timeout", deadline.String())
 	cmd.Stdout, cmd.Stderr = out, out
 	cmd.Cancel = func() error { return cmd.Process.Signal(os.Interrupt) }
 	cmd.WaitDelay = time.Minute
 	if err := cmd.Start(); err != nil {
+		interrupt()
 		t.Fatal(err)
 	}
 	ended := make(chan struct{})
@@ -75,7 +78,8 @@ func start(t *testing.T) *world {
 	}()
 	t.Cleanup(func() {
 		w.direct.CloseIdleConnections()
-		<-ended // the end of t.Context interrupts it
+		interrupt()
+		<-ended
 		if t.Failed() {
 			t.Logf("appconn up:\n%s", out)
 		}

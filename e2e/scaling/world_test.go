@@ -2,6 +2,7 @@
 package scaling
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -155,7 +156,7 @@ func (w *world) start(name string, args []string, env ...string) *program {
 		w.t.Fatal(err)
 	}
 	p := &program{w: w, name: name, log: &leaktest.Log{}, end: make(chan struct{})}
-	p.cmd = exec.CommandContext(w.t.Context(), path, args...)
+	p.cmd = exec.CommandContext(context.WithoutCancel(w.t.Context()), path, args...) // until its metrics are read
 	p.cmd.Env = append([]string{"KUBECONFIG=" + w.kubeconfig, "HOME=" + w.folder, "TMPDIR=" + os.TempDir(), "APP_LOG_FORMAT=json", "APP_LOG_LEVEL=debug"}, env...)
 	out := leaktest.Of(w.t).Tee(name, p.log)
 	p.cmd.Stdout, p.cmd.Stderr = out, out
