@@ -243,7 +243,7 @@ func fleetApplications() []compass.Application {
 		if i%withCredentials == 0 {
 			app.Bundles = []compass.Bundle{{
 				Name: "bundle", APIs: []compass.API{{Name: "api", TargetURL: "https://" + name + ".example.com"}}, Events: []compass.Event{{Name: "changed"}},
-				Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "u", Password: "p-" + name}}},
+				Auth: &compass.Auth{Credential: compass.Credential{Basic: &compass.Basic{Username: "u", Password: "a-password-of-" + name}}},
 			}}
 		}
 		all = append(all, app)
