@@ -72,7 +72,7 @@ func (e *edge) trusted(ctx context.Context) outcome {
 	case apierrors.IsNotFound(err):
 		return wrong(remedy, "Secret %s is missing: with Istio the edge takes the authority of its own certificate for that of its clients", name)
 	case err != nil:
-		return unreadable(err)
+		return e.unseen(err)
 	}
 	authorities, err := certs.DecodeCA(secret.Data)
 	if err != nil {
@@ -244,8 +244,8 @@ func (e *edge) object(ctx context.Context, kind schema.GroupVersionKind, namespa
 	return o, e.cluster.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o)
 }
 
-// unseen is unreadable, only that whoever may not read the edge's objects, as the agent's own service account may not, is told
-// nothing of them, and all else.
+// unseen is unreadable, only that whoever may not read what the edge has, as the agent's own service account may not but for the
+// authorities, is told nothing of it, and all else.
 func (e *edge) unseen(err error) outcome {
 	if apierrors.IsForbidden(err) {
 		return left("you may not read it: %s", err)
