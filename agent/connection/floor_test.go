@@ -39,8 +39,9 @@ type judge struct {
 	// asked: a person asks for something that no attempt passed for yet. untold: one did, and could not write that down; the
 	// next process does not know it.
 	asked, untold bool
-	// annotated: they do so by annotation, which waits for an attempt however long there is nothing to do.
-	annotated bool
+	// annotated: they do so by annotation, which waits for an attempt however long there is nothing to do; unanswered: what is
+	// untold was.
+	annotated, unanswered bool
 	// known are the tokens that the process knows to be tried, and noted is the one that the next process knows.
 	known map[secret.Value]bool
 	noted secret.Value
@@ -87,7 +88,7 @@ func (j *judge) start() {
 	j.wake, j.errors, j.kill, j.killed = j.clock.Now(), 0, 0, false
 	if j.untold {
 		j.untold = false
-		j.asked = true
+		j.asked, j.annotated = true, j.unanswered
 	}
 	j.ignorant = true
 	if j.deleted {
@@ -168,6 +169,7 @@ func (j *judge) look() {
 		j.attempt(now, calls, j.compass.sent[sent:], (j.killed || err == nil) && after != "" && after != before)
 	}
 	if j.asked && (len(calls) > 0 || delay > time.Millisecond && err == nil && !j.annotated) {
+		j.unanswered = j.annotated
 		j.asked, j.annotated = false, false
 		j.untold = j.killed || !j.told()
 	}
