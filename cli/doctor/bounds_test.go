@@ -163,7 +163,7 @@ func TestWhatCouldNotBeFoundOutIsNotCalledWrong(t *testing.T) {
 	}
 }
 
-// reader is a user who may read everything but Secrets.
+// reader is a user who may read everything but Secrets with credentials.
 func (w *world) reader() string {
 	w.t.Helper()
 	c, err := kubernetes.NewForConfig(&cluster)
@@ -174,6 +174,8 @@ func (w *world) reader() string {
 	role := &rbacv1.ClusterRole{ObjectMeta: metav1.ObjectMeta{Name: name}, Rules: []rbacv1.PolicyRule{
 		{APIGroups: []string{v1alpha1.GroupVersion.Group}, Resources: []string{"applications"}, Verbs: []string{"get", "list"}},
 		{APIGroups: []string{compassv1alpha1.GroupVersion.Group}, Resources: []string{"compassconnections"}, Verbs: []string{"get"}},
+		// Those of the edge, which are looked at before those of APIs.
+		{APIGroups: []string{""}, Resources: []string{"secrets"}, ResourceNames: []string{"kyma-gateway-certs", "kyma-gateway-certs-cacert"}, Verbs: []string{"get"}},
 	}}
 	if _, err := c.RbacV1().ClusterRoles().Create(w.t.Context(), role, metav1.CreateOptions{}); err != nil {
 		w.t.Fatal(err)
