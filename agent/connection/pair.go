@@ -266,8 +266,11 @@ func (t *tokens) add(fingerprint string) {
 
 // forget deletes the pending Secret; that a token was tried stays on the status.
 func (r *Reconciler) forget(ctx context.Context, v *view) error {
+	if err := r.store().dropPending(ctx); err != nil {
+		return err // what is in memory only is still needed: the Secret may hold a token that is spent
+	}
 	v.pending, r.held = nil, nil
-	return r.store().dropPending(ctx)
+	return nil
 }
 
 // failed schedules the next attempt after a failure.
