@@ -8,6 +8,7 @@ import (
 
 	"github.com/application-connector/application-connector/agent"
 	"github.com/application-connector/application-connector/e2e/agenttest"
+	"github.com/application-connector/application-connector/e2e/leaktest"
 )
 
 // The API server of these tests does not know cert-manager.
@@ -20,7 +21,9 @@ func TestWithoutCertManagerTheAgentThatNeedsItEndsAndSaysWhatToInstall(t *testin
 	if err != nil {
 		t.Fatal(err)
 	}
-	o.Kubernetes, o.LogTo = rest.CopyConfig(&agenttest.Cluster), &agenttest.Buffer{}
+	watch := leaktest.Of(t)
+	watch.Add("the cluster's token", agenttest.Cluster.BearerToken)
+	o.Kubernetes, o.LogTo = rest.CopyConfig(&agenttest.Cluster), watch.Log("agent")
 	ctx, cancel := context.WithTimeout(t.Context(), agenttest.Patience)
 	defer cancel()
 	err = agent.Run(ctx, o)
