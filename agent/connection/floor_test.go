@@ -34,8 +34,9 @@ type judge struct {
 
 	last  time.Time // when the last attempt called Compass; zero before the first
 	calls []string  // of that attempt
-	// belongs: that attempt made a certificate current, so one sync belongs to it.
+	// belongs: that attempt made a certificate current, so one sync belongs to it; settled is the last that was current.
 	belongs bool
+	settled string
 	// asked: a person asks for something that no attempt passed for yet. untold: one did, and could not write that down; the
 	// next process does not know it.
 	asked, untold bool
@@ -167,7 +168,10 @@ func (j *judge) look() {
 	after := j.current()
 	if len(calls) > 0 {
 		j.attempt(now, calls, j.compass.sent[sent:], (j.killed || err == nil) && after != "" && after != before)
+	} else if after != "" && after != j.settled {
+		j.belongs = true // what the attempt could not end, when the API server refused the last write, has ended now
 	}
+	j.settled = cmp.Or(after, j.settled)
 	if j.asked && (len(calls) > 0 || delay > time.Millisecond && err == nil && !j.annotated) {
 		j.unanswered = j.annotated
 		j.asked, j.annotated = false, false
@@ -348,6 +352,7 @@ func (j *judge) actions() map[string]func(*rapid.T) {
 				j.asked, j.deleted, j.noted = true, true, ""
 				if j.ignorant { // the status was all that it knew
 					j.last = time.Time{}
+					clear(j.known)
 				}
 			}
 		},
