@@ -44,6 +44,9 @@ const (
 // spare is how long a token must still be good to be left as it is.
 const spare = 5 * time.Minute
 
+// requestTimeout bounds one request to the cluster, unless --request-timeout says otherwise.
+const requestTimeout = 30 * time.Second
+
 // Options of both commands.
 type Options struct {
 	genericiooptions.IOStreams
@@ -198,6 +201,9 @@ func (o *Options) begin(ctx context.Context) (*session, func(), error) {
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, nil, err
 	}
+	if o.cluster.Timeout == 0 { // of --request-timeout
+		o.cluster.Timeout = requestTimeout
+	}
 	kube, err := client.New(o.cluster, client.Options{Scheme: scheme})
 	if err != nil {
 		return nil, nil, fmt.Errorf("the cluster at %s: %w", o.cluster.Host, err)
@@ -235,11 +241,7 @@ func (s *session) would(format string, args ...any) bool {
 }
 
 // register makes the runtime, unless there is one.
-func (s *session) register(ctx context.Context) (string, error) {
-	found, err := s.Find(ctx, s.uid)
-	if err != nil {
-		return "", err
-	}
+func (s *session) register(ctx context.Context, found *director.RegisteredRuntime) (string, error) {
 	if found != nil {
 		s.say("runtime %s (%s) is registered", found.Name, found.ID)
 		return found.ID, nil

@@ -10,6 +10,7 @@ import (
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/onboard/enrolment"
+	"github.com/application-connector/application-connector/graphql/director"
 )
 
 // Onboard registers the cluster, gives it a token, and waits until the agent has connected it.
@@ -19,7 +20,7 @@ func (o *Options) Onboard(ctx context.Context) error {
 		return err
 	}
 	defer end()
-	id, err := s.register(ctx)
+	found, err := s.Find(ctx, s.uid)
 	if err != nil {
 		return err
 	}
@@ -31,11 +32,32 @@ func (o *Options) Onboard(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	standing, err := s.Standing(ctx, connection, secret)
+	if err != nil {
+		return err
+	}
+	other, err := s.other(ctx, found, secret)
+	switch {
+	case err != nil:
+		return err
+	case other != "" && standing.Paired && found == nil:
+		s.say("the cluster is paired as runtime %s, which was registered otherwise: it is left as it is", other)
+		return nil
+	case other != "":
+		return fmt.Errorf("Secret %s names runtime %s, which was registered otherwise: set its label %s to %s in Compass, which takes it over, or delete the Secret, which gives the cluster up for that runtime",
+			s.configuration, other, Label, s.uid)
+	}
+	id, err := s.register(ctx, found)
+	if err != nil {
+		return err
+	}
 	same := secret != nil && id != "" && enrolment.RuntimeID(secret) == id
 	switch {
-	case same && enrolment.Connected(connection, secret):
+	case same && standing.Connected:
 		s.say("the cluster is connected: nothing to do")
 		return nil
+	case same && standing.Paired:
+		s.say("the cluster is paired, and its last call to Compass failed: it needs no token")
 	case same && enrolment.Expires(secret).Sub(s.Clock.Now()) >= spare && !enrolment.Tried(connection, secret):
 		s.say("Secret %s has a token that was not used yet, good until %s", s.configuration, secret.Annotations[AnnotationExpires])
 	default:
@@ -47,6 +69,23 @@ func (o *Options) Onboard(ctx context.Context) error {
 		return nil
 	}
 	return s.wait(ctx)
+}
+
+// other gives the runtime that the configuration Secret names, if it is another one than that which was found, and there is one.
+// That of another tenant cannot be looked at, so that it is an error.
+func (s *session) other(ctx context.Context, found *director.RegisteredRuntime, configuration *corev1.Secret) (string, error) {
+	id := enrolment.RuntimeID(configuration)
+	if id == "" || found != nil && found.ID == id {
+		return "", nil
+	}
+	if tenant := enrolment.Tenant(configuration); tenant != "" && tenant != s.Options.Tenant {
+		return "", fmt.Errorf("--tenant=%s: Secret %s is of tenant %q, in which the cluster may be registered: name that one, or delete the Secret", s.Options.Tenant, s.configuration, tenant)
+	}
+	exists, err := s.Exists(ctx, id)
+	if err != nil || !exists {
+		return "", err
+	}
+	return id, nil
 }
 
 func (s *session) giveToken(ctx context.Context, id string) error {
@@ -75,6 +114,17 @@ func (o *Options) Offboard(ctx context.Context) error {
 	found, err := s.Find(ctx, s.uid)
 	if err != nil {
 		return err
+	}
+	secret, err := s.ConfigurationSecret(ctx)
+	if err != nil {
+		return err
+	}
+	other, err := s.other(ctx, found, secret)
+	if err != nil {
+		return err
+	}
+	if other != "" {
+		return fmt.Errorf("Secret %s names runtime %s, which was registered otherwise: nothing is removed; unregister it in Compass, and run this again", s.configuration, other)
 	}
 	switch {
 	case found == nil:
@@ -107,7 +157,11 @@ func (s *session) wait(ctx context.Context) error {
 		if err == nil {
 			configuration, err = s.ConfigurationSecret(ctx)
 		}
-		if err == nil && enrolment.Connected(c, configuration) {
+		var standing enrolment.Standing
+		if err == nil {
+			standing, err = s.Standing(ctx, c, configuration)
+		}
+		if err == nil && standing.Connected {
 			s.say("the cluster is connected")
 			return nil
 		}

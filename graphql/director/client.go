@@ -115,6 +115,8 @@ func oneTimeToken(operation, token, connectorURL string, expires time.Time) (One
 }
 
 func unknownRuntime(operation string) error {
-	return &graphql.Error{Kind: graphql.Rejected, Operation: operation,
-		Err: errors.New("Director does not know the runtime: wrong id, or another tenant's")}
+	return &graphql.Error{Kind: graphql.Rejected, Operation: operation, Err: ErrUnknownRuntime}
 }
+
+// ErrUnknownRuntime is the cause of a *graphql.Error of kind Rejected: the tenant has no such runtime.
+var ErrUnknownRuntime = errors.New("Director does not know the runtime: wrong id, or another tenant's")

@@ -58,7 +58,12 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	}
 	// Whose the runtime is matters for what is done about it, and nothing is done about a cluster that is connected.
 	as := enrolment.RuntimeID(configuration)
-	connected := runtimeID.MatchString(as) && enrolment.Connected(connection, configuration)
+	standing, err := cluster.Standing(ctx, connection, configuration)
+	if err != nil {
+		return 0, err
+	}
+	paired := runtimeID.MatchString(as) && standing.Paired
+	connected := paired && standing.Connected
 	if connected && (!a.Offboard || a.bound()) {
 		return a.connected(as), nil
 	}
@@ -70,7 +75,7 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	id := ""
 	if found != nil {
 		id = found.ID
-	} else if named := a.secret.Annotations[AnnotationAdopt]; named != "" && (!connected || as == named) {
+	} else if named := a.secret.Annotations[AnnotationAdopt]; named != "" && (!paired || as == named) {
 		if err := a.identify(ctx, director, named, uid); err != nil {
 			return 0, err
 		}
@@ -91,6 +96,16 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	} else if connected {
 		return a.connected(as), nil // as a runtime that was registered otherwise
 	}
+	if paired && as != id { // a call that failed is no reason to pair the cluster as another runtime, which sees nothing yet
+		exists, err := cluster.Exists(ctx, as)
+		if err != nil {
+			return 0, err
+		}
+		if exists || enrolment.Tenant(configuration) != cluster.Tenant {
+			a.told.runtime = as
+			return a.waiting(ReasonPairing, "the cluster is paired as a runtime that was registered otherwise, and its agent does not ask for a token; its CompassConnection says how it goes on", time.Time{}, time.Time{}), nil
+		}
+	}
 	if err := a.bind(ctx, uid); err != nil {
 		return 0, err
 	}
@@ -106,7 +121,7 @@ func (a *attempt) onboard(ctx context.Context) (time.Duration, error) {
 	if connected && as == id {
 		return a.connected(id), nil
 	}
-	return a.pair(ctx, cluster, id, connection, configuration)
+	return a.pair(ctx, cluster, id, connection, configuration, standing)
 }
 
 // runtimeID is what a cluster may name as the id of its runtime to be shown.
@@ -213,10 +228,12 @@ func (a *attempt) waiting(reason Reason, text string, expires, at time.Time) tim
 }
 
 // pair sees to it that the agent has a token as long as it needs one.
-func (a *attempt) pair(ctx context.Context, cluster *enrolment.Cluster, id string, connection *compassv1alpha1.CompassConnection, configuration *corev1.Secret) (time.Duration, error) {
+func (a *attempt) pair(ctx context.Context, cluster *enrolment.Cluster, id string, connection *compassv1alpha1.CompassConnection, configuration *corev1.Secret, standing enrolment.Standing) (time.Duration, error) {
 	now, expires := a.Clock.Now(), enrolment.Expires(configuration)
 	same := enrolment.RuntimeID(configuration) == id
 	switch {
+	case same && standing.Paired:
+		return a.waiting(ReasonPairing, "the cluster is paired, and the last call of its agent to Compass failed; its CompassConnection says how it goes on", expires, time.Time{}), nil
 	case same && enrolment.Tried(connection, configuration):
 		if !needsToken(connection, now, expires) {
 			return a.waiting(ReasonPairing, "the agent has tried the token and does not ask for another; its CompassConnection says how it goes on", expires, time.Time{}), nil

@@ -27,7 +27,6 @@ const (
 // Director is what the controller asks of Compass, for one tenant.
 type Director interface {
 	enrolment.Director
-	RuntimeLabels(ctx context.Context, id string) (map[string]any, error)
 	SetRuntimeLabel(ctx context.Context, id, key string, value any) error
 }
 

@@ -13,6 +13,7 @@ import (
 	"regexp"
 	"strings"
 
+	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/meta"
@@ -33,6 +34,9 @@ const (
 	FieldOwner = "application-connector-onboard"
 	// AnnotationExpires, on the configuration Secret, is when the token in it ends, by RFC 3339.
 	AnnotationExpires = "application-connector.kyma-project.io/token-expires"
+	// AnnotationReplaces, on the configuration Secret, is the identity of the client certificate that the cluster had when the
+	// token was given; absent if it had none. Once it has another one it is paired by the token.
+	AnnotationReplaces = "application-connector.kyma-project.io/replaces-identity"
 )
 
 // Keys of the configuration Secret.
@@ -49,6 +53,7 @@ type Director interface {
 	RegisterRuntime(ctx context.Context, name, description string, labels map[string]string) (string, error)
 	UnregisterRuntime(ctx context.Context, id string) error
 	RuntimeAuths(ctx context.Context, id string) ([]string, error)
+	RuntimeLabels(ctx context.Context, id string) (map[string]any, error)
 	DeleteRuntimeAuth(ctx context.Context, id string) error
 	RequestOneTimeTokenForRuntime(ctx context.Context, id string) (director.OneTimeToken, error)
 }
@@ -90,7 +95,7 @@ func failed(err error, step string, args ...any) error {
 }
 
 // uid is what API servers give; Director takes it as the text of a label.
-var uid = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
+var clusterUID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // UID is what tells this cluster from all others for as long as it lives.
 func (c *Cluster) UID(ctx context.Context) (string, error) {
@@ -98,7 +103,7 @@ func (c *Cluster) UID(ctx context.Context) (string, error) {
 	if err := c.Kube.Get(ctx, types.NamespacedName{Name: metav1.NamespaceSystem}, &namespace); err != nil {
 		return "", failed(err, "reading namespace %s of the cluster", metav1.NamespaceSystem)
 	}
-	if !uid.MatchString(string(namespace.UID)) {
+	if !clusterUID.MatchString(string(namespace.UID)) {
 		return "", failed(errors.New("its metadata.uid is none"), "reading namespace %s of the cluster", metav1.NamespaceSystem)
 	}
 	return string(namespace.UID), nil
@@ -152,6 +157,18 @@ func (c *Cluster) Find(ctx context.Context, uid string) (*director.RegisteredRun
 	return &found[0], nil
 }
 
+// Exists reports whether the tenant has a runtime with this id, as a configuration Secret names it. What is no id is none.
+func (c *Cluster) Exists(ctx context.Context, id string) (bool, error) {
+	if uuid.Validate(id) != nil {
+		return false, nil
+	}
+	_, err := c.Director.RuntimeLabels(ctx, id)
+	if errors.Is(err, director.ErrUnknownRuntime) || graphql.IsNotFound(err) {
+		return false, nil
+	}
+	return err == nil, failed(err, "looking for runtime %s", id)
+}
+
 // Register makes a runtime of the cluster with this UID, and gives its id. Find has to have found none. The labels are what it
 // gets besides Label.
 func (c *Cluster) Register(ctx context.Context, uid, name, description string, labels map[string]string) (string, error) {
@@ -185,6 +202,8 @@ type Identities struct {
 	Current string
 	// Others are the ids of those that earlier tokens left.
 	Others []string
+	// Certificate is the common name of the client certificate that the cluster has, whoever's it is; empty if it has none.
+	Certificate string
 }
 
 // Identities reads those of a runtime.
@@ -198,7 +217,7 @@ func (c *Cluster) Identities(ctx context.Context, id string) (Identities, error)
 		return Identities{}, failed(err, "reading the identities of runtime %s", id)
 	}
 	name := commonName(certificate)
-	var found Identities
+	found := Identities{Certificate: name}
 	for _, each := range all {
 		if each == name {
 			found.Current = each
