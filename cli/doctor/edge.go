@@ -30,11 +30,13 @@ const (
 	authoritiesSuffix = "-cacert"
 )
 
+// Kinds without versions: Istio before 1.22 serves v1beta1 and v1alpha3 only, with the same fields.
 var (
-	istioGateways   = schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "Gateway"}
-	virtualServices = schema.GroupVersionKind{Group: "networking.istio.io", Version: "v1", Kind: "VirtualService"}
-	apiGateways     = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "Gateway"}
-	httpRoutes      = schema.GroupVersionKind{Group: "gateway.networking.k8s.io", Version: "v1", Kind: "HTTPRoute"}
+	istioGateways   = schema.GroupKind{Group: "networking.istio.io", Kind: "Gateway"}
+	virtualServices = schema.GroupKind{Group: "networking.istio.io", Kind: "VirtualService"}
+	authorizations  = schema.GroupKind{Group: "security.istio.io", Kind: "AuthorizationPolicy"}
+	apiGateways     = schema.GroupKind{Group: "gateway.networking.k8s.io", Kind: "Gateway"}
+	httpRoutes      = schema.GroupKind{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute"}
 )
 
 // edge is the way of events into the cluster, up to the validator.
@@ -140,11 +142,39 @@ func (e *edge) led(ctx context.Context) outcome {
 	case err != nil:
 		return e.unseen(err)
 	}
-	field := map[schema.GroupVersionKind]string{virtualServices: "hosts", httpRoutes: "hostnames"}[route]
+	field := map[schema.GroupKind]string{virtualServices: "hosts", httpRoutes: "hostnames"}[route]
 	if hosts, _, _ := unstructured.NestedStringSlice(leads.Object, "spec", field); !slices.Contains(hosts, e.host) {
 		return wrong("give both the same domain: "+applyManifests, "%s %s/%s is for %s, and the Gateway for %s", route.Kind, system, validator, cmp.Or(strings.Join(hosts, ", "), "no host"), e.host)
 	}
-	return fine("Gateway %s/%s asks clients of %s for a certificate, and %s %s leads their events to the validator", gateway.GetNamespace(), gateway.GetName(), e.host, route.Kind, validator)
+	name := gateway.GetNamespace() + "/" + gateway.GetName()
+	if !slices.Contains(attached(leads), name) {
+		return wrong(applyManifests, "%s %s/%s is not attached to Gateway %s, but to %s: events for %s lead nowhere", route.Kind, system, validator, name, cmp.Or(strings.Join(attached(leads), ", "), "none"), e.host)
+	}
+	guarded, problem := e.guarded(ctx)
+	if problem != nil {
+		return *problem
+	}
+	return fine("Gateway %s asks clients of %s for a certificate, and %s %s leads their events to the validator%s", name, e.host, route.Kind, validator, guarded)
+}
+
+// attached are the Gateways that a route names, as namespace/name.
+func attached(route *unstructured.Unstructured) []string {
+	var all []string
+	gateways, _, _ := unstructured.NestedStringSlice(route.Object, "spec", "gateways") // of Istio
+	for _, g := range gateways {
+		if !strings.Contains(g, "/") {
+			g = route.GetNamespace() + "/" + g
+		}
+		all = append(all, g)
+	}
+	parents, _, _ := unstructured.NestedSlice(route.Object, "spec", "parentRefs") // of Gateway API
+	for _, p := range parents {
+		parent, _ := p.(map[string]any)
+		name, _, _ := unstructured.NestedString(parent, "name")
+		namespace, _, _ := unstructured.NestedString(parent, "namespace")
+		all = append(all, cmp.Or(namespace, route.GetNamespace())+"/"+name)
+	}
+	return all
 }
 
 // byIstio reads a Gateway of Istio: host, and Secrets. What it gives is wrong.
@@ -238,9 +268,14 @@ func (e *edge) certified(ctx context.Context) outcome {
 	return fine("Secret %s holds a certificate for %s, issued by %s, valid until %s", e.server, e.host, leaf.Issuer, stamp(leaf.NotAfter))
 }
 
-func (e *edge) object(ctx context.Context, kind schema.GroupVersionKind, namespace, name string) (*unstructured.Unstructured, error) {
+// object reads an object in the version that the cluster prefers.
+func (e *edge) object(ctx context.Context, kind schema.GroupKind, namespace, name string) (*unstructured.Unstructured, error) {
 	o := &unstructured.Unstructured{}
-	o.SetGroupVersionKind(kind)
+	mapping, err := e.cluster.RESTMapper().RESTMapping(kind)
+	if err != nil {
+		return o, err
+	}
+	o.SetGroupVersionKind(mapping.GroupVersionKind)
 	return o, e.cluster.Get(ctx, types.NamespacedName{Namespace: namespace, Name: name}, o)
 }
 

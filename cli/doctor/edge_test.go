@@ -36,18 +36,24 @@ const (
 
 // kinds of the edge's objects, as plurals by kind and group. What their definitions check is Istio's, and tested in e2e/istio.
 var kinds = map[schema.GroupKind]string{
-	{Group: "networking.istio.io", Kind: "Gateway"}:         "gateways",
-	{Group: "networking.istio.io", Kind: "VirtualService"}:  "virtualservices",
-	{Group: "gateway.networking.k8s.io", Kind: "Gateway"}:   "gateways",
-	{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute"}: "httproutes",
-	{Group: "networking.istio.io", Kind: "DestinationRule"}: "destinationrules",
+	{Group: "networking.istio.io", Kind: "Gateway"}:           "gateways",
+	{Group: "networking.istio.io", Kind: "VirtualService"}:    "virtualservices",
+	{Group: "gateway.networking.k8s.io", Kind: "Gateway"}:     "gateways",
+	{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute"}:   "httproutes",
+	{Group: "networking.istio.io", Kind: "DestinationRule"}:   "destinationrules",
+	{Group: "security.istio.io", Kind: "AuthorizationPolicy"}: "authorizationpolicies",
+	{Group: "security.istio.io", Kind: "PeerAuthentication"}:  "peerauthentications",
 }
 
-// istio installs definitions of the edge's objects until the test ends.
-func istio(t *testing.T) {
+// istio installs definitions of the edge's objects until the test ends, Istio's own in a version.
+func istio(t *testing.T, version string) {
 	t.Helper()
 	dir := t.TempDir()
 	for kind, plural := range kinds {
+		served := "v1"
+		if strings.HasSuffix(kind.Group, ".istio.io") {
+			served = version
+		}
 		text := fmt.Sprintf(`apiVersion: apiextensions.k8s.io/v1
 kind: CustomResourceDefinition
 metadata: {name: %[1]s.%[2]s, annotations: {api-approved.kubernetes.io: "unapproved, of a test"}}
@@ -55,8 +61,8 @@ spec:
   group: %[2]s
   scope: Namespaced
   names: {plural: %[1]s, singular: %[3]s, kind: %[4]s}
-  versions: [{name: v1, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
-`, plural, kind.Group, strings.ToLower(kind.Kind), kind.Kind)
+  versions: [{name: %[5]s, served: true, storage: true, schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}}]
+`, plural, kind.Group, strings.ToLower(kind.Kind), kind.Kind, served)
 		if err := os.WriteFile(filepath.Join(dir, plural+"."+kind.Group+".yaml"), []byte(text), 0o600); err != nil {
 			t.Fatal(err)
 		}
@@ -88,7 +94,7 @@ spec:
 				t.Fatalf("the groups of Istio are still there: %v", err)
 			}
 			if !slices.ContainsFunc(groups.Groups, func(g metav1.APIGroup) bool {
-				return strings.HasPrefix(g.Name, "networking.istio") || strings.HasPrefix(g.Name, "gateway.networking")
+				return strings.HasSuffix(g.Name, ".istio.io") || strings.HasPrefix(g.Name, "gateway.networking")
 			}) {
 				return
 			}
@@ -100,6 +106,12 @@ spec:
 func (w *world) edge(file string, change func(kind string, o *unstructured.Unstructured) (keep bool)) {
 	w.t.Helper()
 	text := read(w.t, filepath.Join("..", "..", "manifests", file))
+	policies, _, _ := strings.Cut(read(w.t, filepath.Join("..", "..", "manifests", "istio", "policies.yaml")), "\n---\napiVersion: networking.k8s.io")
+	text = strings.NewReplacer("kyma-system", w.namespace, "namespace: istio-system", "namespace: "+w.namespace).Replace(text + "\n---\n" + policies)
+	served := "v1"
+	if w.istio != "" {
+		served = w.istio
+	}
 	for d := yaml.NewYAMLOrJSONDecoder(bytes.NewReader([]byte(text)), 4096); ; {
 		o := &unstructured.Unstructured{}
 		err := d.Decode(&o.Object)
@@ -110,6 +122,9 @@ func (w *world) edge(file string, change func(kind string, o *unstructured.Unstr
 			w.t.Fatal(err)
 		}
 		o.SetNamespace(w.namespace)
+		if group := o.GroupVersionKind().Group; strings.HasSuffix(group, ".istio.io") {
+			o.SetAPIVersion(group + "/" + served)
+		}
 		if change != nil && !change(o.GetKind(), o) {
 			continue
 		}
@@ -230,6 +245,37 @@ var edgeFaults = []fault{
 		line: `Edge: VirtualService NAMESPACE/central-application-connectivity-validator is for gateway.example.com, and the Gateway for gateway.kyma.example.com; give both the same domain: apply the manifests of Application Connector again: see docs/install.md`,
 	},
 	{
+		name: "the VirtualService is of another Gateway", step: doctor.StepEdge, plant: with(byIstio, "VirtualService", []any{"other/gateway", "mine"}, "spec", "gateways"),
+		line: `Edge: VirtualService NAMESPACE/central-application-connectivity-validator is not attached to Gateway NAMESPACE/kyma-gateway-application-connector, but to other/gateway, NAMESPACE/mine: events for gateway.kyma.example.com lead nowhere; apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
+		name: "nothing keeps others from the validator", step: doctor.StepEdge, plant: without(byIstio, "AuthorizationPolicy"),
+		line: `Edge: there is no AuthorizationPolicy NAMESPACE/central-application-connectivity-validator: whoever reaches the validator from within the cluster can pass for any external system; apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
+		name: "the policy of the validator is only an audit", step: doctor.StepEdge, plant: with(byIstio, "AuthorizationPolicy", "AUDIT", "spec", "action"),
+		line: `Edge: AuthorizationPolicy NAMESPACE/central-application-connectivity-validator has the action AUDIT, and must have ALLOW: whoever it does not name reaches the validator, and can pass for any external system; apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
+		name: "the policy of the validator lets everybody in", step: doctor.StepEdge, plant: with(byIstio, "AuthorizationPolicy", []any{map[string]any{}}, "spec", "rules"),
+		line: `Edge: AuthorizationPolicy NAMESPACE/central-application-connectivity-validator lets callers without a principal reach port 8080 of the validator: they can pass for any external system; apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
+		name: "the policy of the validator is for another domain", step: doctor.StepEdge, plant: with(byIstio, "AuthorizationPolicy", []any{map[string]any{
+			"from": []any{map[string]any{"source": map[string]any{"principals": []any{"gateway"}}}},
+			"to":   []any{map[string]any{"operation": map[string]any{"ports": []any{"8080"}, "hosts": []any{"gateway.example.com"}}}},
+		}}, "spec", "rules"),
+		line: `Edge: AuthorizationPolicy NAMESPACE/central-application-connectivity-validator lets no events for gateway.kyma.example.com reach the validator, only for: gateway.example.com; senders get 403; give it the domain of the Gateway: apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
+		name: "the policy of the validator lets nobody in", step: doctor.StepEdge, plant: with(byIstio, "AuthorizationPolicy", []any{}, "spec", "rules"),
+		line: `Edge: AuthorizationPolicy NAMESPACE/central-application-connectivity-validator lets nobody reach port 8080 of the validator: senders get 403; apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
+		name: "by Gateway API, the route is of another Gateway", step: doctor.StepEdge, plant: with(byGatewayAPI, "HTTPRoute", []any{map[string]any{"name": "other"}}, "spec", "parentRefs"),
+		line: `Edge: HTTPRoute NAMESPACE/central-application-connectivity-validator is not attached to Gateway NAMESPACE/application-connector, but to NAMESPACE/other: events for gateway.kyma.example.com lead nowhere; apply the manifests of Application Connector again: see docs/install.md`,
+	},
+	{
 		name: "by Gateway API, the Gateway asks for no certificate", step: doctor.StepEdge, plant: with(byGatewayAPI, "Gateway", map[string]any{}, "spec", "tls"),
 		line: `Edge: Gateway NAMESPACE/application-connector has no listener with a certificate, or no spec.tls.frontend.default.validation: it asks no client for a certificate, and the validator lets nobody in without; apply the manifests of Application Connector again: see docs/install.md`,
 	},
@@ -278,7 +324,7 @@ var edgeFaults = []fault{
 }
 
 func TestEachFaultOfTheEdgeIsFoundAndNamed(t *testing.T) {
-	istio(t)
+	istio(t, "v1")
 	for _, f := range edgeFaults {
 		t.Run(f.name, func(t *testing.T) { f.isFound(newWorld(t)) })
 	}
@@ -350,6 +396,45 @@ func TestEachFaultOfTheEdgeIsFoundAndNamed(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Istio before 1.22 does not serve v1; its fields are the same.
+func TestTheEdgeOfAnOlderIstioIsLookedAtToo(t *testing.T) {
+	for _, version := range []string{"v1beta1", "v1alpha3"} {
+		t.Run(version, func(t *testing.T) {
+			istio(t, version)
+			w := newWorld(t)
+			w.istio = version
+			w.edge(byIstio, nil)
+			r, out := w.report()
+			i := slices.IndexFunc(r.Steps, func(s doctor.Step) bool { return s.Name == doctor.StepEdge })
+			if out.code != 0 || r.Steps[i].State != doctor.OK {
+				t.Errorf("exit code %d, %+v", out.code, r.Steps[i])
+			}
+			w.sweep()
+			w.serves(authority.Request{Hosts: []string{"example.com"}})
+			w.edge(byIstio, func(kind string, _ *unstructured.Unstructured) bool { return kind != "VirtualService" })
+			if _, out := w.report(); out.code != 1 || !strings.HasPrefix(out.line, "Edge: there is no VirtualService ") {
+				t.Errorf("exit code %d: %s", out.code, out.line)
+			}
+		})
+	}
+}
+
+// sweep takes the edge's objects away.
+func (w *world) sweep() {
+	w.t.Helper()
+	for kind := range kinds {
+		mapping, err := w.client.RESTMapper().RESTMapping(kind)
+		if err != nil {
+			w.t.Fatal(err)
+		}
+		o := &unstructured.Unstructured{}
+		o.SetGroupVersionKind(mapping.GroupVersionKind)
+		if err := w.client.DeleteAllOf(w.t.Context(), o, client.InNamespace(w.namespace)); err != nil {
+			w.t.Fatal(err)
+		}
+	}
 }
 
 // mayRead gives somebody rights until the test ends.

@@ -129,6 +129,7 @@ type world struct {
 	client client.Client
 
 	namespace, runtimeID, application string
+	istio                             string // the version of Istio's objects; v1 if it is empty
 	env                               map[string]string
 	flags                             []string
 	now                               time.Time
