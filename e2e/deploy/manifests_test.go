@@ -196,6 +196,9 @@ func TestABudgetIsForEachDeploymentAndLetsTheLastPodGo(t *testing.T) {
 			if most := budget.Spec.MaxUnavailable; budget.Spec.MinAvailable != nil || most == nil || most.IntValue() < 1 {
 				t.Errorf("%s: the budget of %s lets not one Pod go: %+v", overlay, name, budget.Spec)
 			}
+			if sick := budget.Spec.UnhealthyPodEvictionPolicy; sick == nil || *sick != policyv1.AlwaysAllow {
+				t.Errorf("%s: by the budget of %s Pods that are not ready keep their node from being drained: %+v", overlay, name, budget.Spec)
+			}
 			selector, err := metav1.LabelSelectorAsSelector(budget.Spec.Selector)
 			if err != nil {
 				t.Fatal(err)

@@ -373,15 +373,18 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 	secret := func(namespace, name string, labels map[string]string) *corev1.Secret {
 		return &corev1.Secret{ObjectMeta: metav1.ObjectMeta{Namespace: namespace, Name: name, Labels: labels}}
 	}
-	foreign := secret(system, "foreign", nil)
-	if err := kube.Create(t.Context(), foreign.DeepCopy()); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := kube.Delete(context.Background(), foreign); err != nil {
-			t.Error(err)
+	foreign, token := secret(system, "foreign", nil), secret(system, "token-of-another", map[string]string{"app": "shop", "bundleId": "b"})
+	token.Type, token.Annotations = corev1.SecretTypeServiceAccountToken, map[string]string{corev1.ServiceAccountNameKey: "default"}
+	for _, o := range []client.Object{foreign.DeepCopy(), token.DeepCopy()} {
+		if err := kube.Create(t.Context(), o); err != nil {
+			t.Fatal(err)
 		}
-	})
+		t.Cleanup(func() {
+			if err := kube.Delete(context.Background(), o); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	// An issuer of another namespace is paired by a Secret there, which somebody labelled and gave the agent the right to.
 	const elsewhere = "issuer-elsewhere"
 	pairing := map[string]string{"compass.kyma-project.io/pairing": "true"}
@@ -410,6 +413,14 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 	credentials := map[string]string{"app": "shop", "bundleId": "b"}
 	label := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"app":"shop","bundleId":"b"}}}`))
 	refused := map[string]func() error{
+		"having a token of another account made": func() error {
+			another := token.DeepCopy()
+			another.Name = "another-token"
+			return asAgent.Create(t.Context(), another, client.DryRunAll)
+		},
+		"changing the token of another account": func() error {
+			return asAgent.Patch(t.Context(), token.DeepCopy(), merge(`{"metadata":{"annotations":{"a":"b"}}}`), client.DryRunAll)
+		},
 		"creating a Secret that is neither": func() error { return asAgent.Create(t.Context(), secret(system, "other", nil), client.DryRunAll) },
 		"changing a Secret of others":       func() error { return asAgent.Patch(t.Context(), foreign.DeepCopy(), label, client.DryRunAll) },
 		"deleting a Secret of others":       func() error { return asAgent.Delete(t.Context(), foreign.DeepCopy(), client.DryRunAll) },
