@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync/atomic"
@@ -133,6 +134,32 @@ kubectl patch applications.applicationconnector.kyma-project.io/mp-shop --type=m
 		t.Errorf("of what the administrator had set is left: annotation %q, skipVerify %v", mine, skip)
 	}
 	w.noPairing(1)
+
+	// The next version of these manifests has other variables and other values, and so have its definitions.
+	planted = w.kept()
+	w.nextVersion()
+	w.follow("From one version of these manifests to the next")
+	w.same("the next version", planted)
+	w.upgraded("the next version", certificate)
+	if value := w.run(`kubectl -n kyma-system get deployment compass-runtime-agent -o jsonpath='{.spec.template.spec.containers[0].env[?(@.name=="APP_CONTROLLER_SYNC_PERIOD")].value}'`); value != "170s" {
+		t.Errorf("after the next version APP_CONTROLLER_SYNC_PERIOD is %q", value)
+	}
+}
+
+// nextVersion changes the manifests of the checkout as another version of them might.
+func (w *world) nextVersion() {
+	w.t.Helper()
+	path := filepath.Join(w.checkout, "manifests", "base", "agent", "workload.yaml")
+	text, err := os.ReadFile(path)
+	w.must(err)
+	now := string(text)
+	for from, to := range map[string]string{"value: 180s": "value: 170s", "{name: APP_MINIMAL_COMPASS_SYNC_TIME,": "{name: APP_OF_THE_NEXT_VERSION,"} {
+		if strings.Count(now, from) != 1 {
+			w.t.Fatalf("%s does not have %q once", path, from)
+		}
+		now = strings.Replace(now, from, to, 1)
+	}
+	w.must(os.WriteFile(path, []byte(now), 0o600))
 }
 
 // ignoresTheAgentOfBefore: why the page has that agent end first. It has no right to write here, so the administrator does.
