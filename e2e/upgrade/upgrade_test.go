@@ -70,11 +70,13 @@ func TestAnUpgradeAndTheWayBackKeepEverything(t *testing.T) {
 	// What an administrator may set and no agent touches.
 	w.run(`kubectl annotate applications.applicationconnector.kyma-project.io/mp-shop mine=kept
 kubectl patch applications.applicationconnector.kyma-project.io/mp-shop --type=merge --patch='{"spec":{"skipVerify":true}}'`)
+	w.byHand(x)
 	server.Admin().ResetCounters()
 	planted, installed, certificate := w.kept(), w.installed(), w.certificate()
 	w.calls("the module in use today", func(path [3]string) (int, error) { return w.callAsBefore(path[0], path[1], path[2]) }, "shop")
 
 	// The upgrade.
+	w.follow("Before")
 	w.follow("Upgrade")
 	w.same("the upgrade", planted)
 	w.upgraded("the upgrade", certificate)
@@ -114,7 +116,19 @@ kubectl patch applications.applicationconnector.kyma-project.io/mp-shop --type=m
 	// Whoever changes an Application that the new agent made, as of before.
 	w.run("kubectl annotate applications.applicationconnector.kyma-project.io/mp-later mine=too")
 
-	// And once more.
+	// Broken off in the middle, and back: what is there then is what there was.
+	w.followUntil("Upgrade", "-k manifests/overlays/compass")
+	w.same("an upgrade that was broken off", planted)
+	w.follow("Back")
+	w.same("the way back from the middle", planted)
+	if diff := cmp.Diff(installed, w.installed()); diff != "" {
+		t.Errorf("what the operator put in place, before (-) and after the way back from the middle (+):\n%s", diff)
+	}
+	w.nothingLeft()
+	w.calls("the way back from the middle", func(path [3]string) (int, error) { return w.callAsBefore(path[0], path[1], path[2]) }, "shop", "later")
+
+	// And once more, all of it twice.
+	w.follow("Upgrade")
 	w.follow("Upgrade")
 	w.same("the second upgrade", planted)
 	w.upgraded("the second upgrade", certificate)
@@ -189,7 +203,7 @@ func (w *world) upgraded(when, certificate string) {
 		w.t.Errorf("after %s the certificate is another one", when)
 	}
 	for name, o := range w.kept() {
-		if len(o.Finalizers) > 0 {
+		if len(o.Finalizers) > 0 && o.Mine == "" {
 			w.t.Errorf("after %s %s has the finalizers %v", when, name, o.Finalizers)
 		}
 	}
@@ -259,6 +273,7 @@ type kept struct {
 	UID        string
 	Keys       []string
 	Finalizers []string
+	Mine       string // all that somebody wrote by hand; empty for other objects
 }
 
 var keptKinds = []schema.GroupVersionKind{
@@ -286,6 +301,11 @@ func (w *world) kept() map[string]kept {
 				one.Keys = append(one.Keys, key)
 			}
 			slices.Sort(one.Keys)
+			if strings.HasPrefix(o.GetName(), "by-hand") {
+				text, err := json.Marshal([]any{o.GetLabels(), o.GetAnnotations(), o.GetFinalizers(), o.Object["spec"], o.Object["data"]})
+				w.must(err)
+				one.Mine = string(text)
+			}
 			all[kind.Kind+" "+o.GetNamespace()+"/"+o.GetName()] = one
 		}
 	}
@@ -304,6 +324,8 @@ func (w *world) same(when string, planted map[string]kept) {
 			w.t.Errorf("after %s %s is gone", when, name)
 		case have.UID != o.UID:
 			w.t.Errorf("after %s %s is another object", when, name)
+		case have.Mine != o.Mine:
+			w.t.Errorf("after %s %s is not as it was written by hand (-), but (+):\n%s", when, name, cmp.Diff(o.Mine, have.Mine))
 		}
 		for _, key := range o.Keys {
 			if !slices.Contains(have.Keys, key) {
@@ -422,9 +444,34 @@ func (w *world) administer(apps ...compass.Application) {
 	w.must(err)
 }
 
+// byHand plants what people have in such a cluster besides: an Application that is not of Compass, by kubectl as it was, with a field
+// that nobody knows, a label, an annotation and a finalizer of their own, and its Secret, with a key too many and no owner.
+func (w *world) byHand(x *target) {
+	w.t.Helper()
+	text := `apiVersion: v1
+kind: Secret
+metadata: {name: by-hand, namespace: kyma-system, labels: {team: sales}}
+stringData: {clientId: client, clientSecret: passwd, note: "asked for in March"}
+---
+apiVersion: applicationconnector.kyma-project.io/v1alpha1
+kind: Application
+metadata: {name: by-hand, labels: {team: sales, app: by-hand}, annotations: {example.com/owner: sales}, finalizers: [example.com/keep]}
+spec:
+  description: by hand
+  unknown: {of: somebody}
+  labels: {connected-app: by-hand}
+  services:
+  - {id: by-hand-prices, name: prices, displayName: Prices, providerDisplayName: us, description: prices, entries: [
+      {type: API, id: prices-api, name: Prices API, targetUrl: "` + x.server.URL + `/prices", credentials: {type: OAuth, secretName: by-hand, authenticationUrl: "` + x.server.URL + `/token"}}]}
+`
+	w.must(os.WriteFile(filepath.Join(w.checkout, "by-hand.yaml"), []byte(text), 0o600))
+	w.run("kubectl apply --validate=ignore -f by-hand.yaml && rm by-hand.yaml")
+}
+
 // calls makes one call of each API, and wants it answered.
 func (w *world) calls(when string, do func([3]string) (int, error), systems ...string) {
 	w.t.Helper()
+	w.eventually("a call of the Application by hand, after "+when, func() error { return w.answers(do, "by-hand", "prices", "prices-api") })
 	for _, s := range systems {
 		paths := [][3]string{{"mp-" + s, "orders", "orders-api"}}
 		if s == "shop" {

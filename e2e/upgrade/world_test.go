@@ -136,6 +136,12 @@ var block = regexp.MustCompile("(?ms)^ *```\n(.*?)^ *```$")
 // follow does what a section of docs/upgrade.md says, command by command.
 func (w *world) follow(section string) {
 	w.t.Helper()
+	w.followUntil(section, "")
+}
+
+// followUntil ends after the commands with a text, if that is given.
+func (w *world) followUntil(section, last string) {
+	w.t.Helper()
 	page, err := os.ReadFile(filepath.Join("..", "..", "docs", "upgrade.md"))
 	w.must(err)
 	_, text, found := strings.Cut(string(page), "\n## "+section+"\n")
@@ -147,6 +153,12 @@ func (w *world) follow(section string) {
 	for _, b := range blocks {
 		w.run(b[1])
 		w.play()
+		if last != "" && strings.Contains(b[1], last) {
+			return
+		}
+	}
+	if last != "" {
+		w.t.Fatalf("docs/upgrade.md has no %q in section %q", last, section)
 	}
 }
 
