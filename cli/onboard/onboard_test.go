@@ -459,6 +459,7 @@ func TestANameThatAnotherClusterHasIsRefusedInDirectorsWords(t *testing.T) {
 	// Another cluster has another UID: here the runtime is made to look as another's.
 	id := c.runtimes()[0]
 	c.setLabel(id, "another")
+	c.must(c.kube.Delete(t.Context(), c.configuration()))
 	err := c.run((*onboard.Options).Onboard)
 	if err == nil || !strings.Contains(err.Error(), "registering runtime cluster-1: ") || !strings.Contains(err.Error(), "not unique") {
 		t.Errorf("it says %v", err)
