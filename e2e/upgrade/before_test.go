@@ -42,6 +42,7 @@ type before struct {
 	t         *testing.T
 	kube      client.Client // the agent's
 	transport *graphql.Transport
+	ended     bool // its certificate has, so that it can do nothing
 }
 
 // newBefore needs the service accounts of the manifests of before.

@@ -4,22 +4,17 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
-	"net/http"
-	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 	corev1 "k8s.io/api/core/v1"
-	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
-	"k8s.io/apimachinery/pkg/util/yaml"
 	"sigs.k8s.io/controller-runtime/pkg/client"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
@@ -40,37 +35,11 @@ const (
 
 func TestAnUpgradeAndTheWayBackKeepEverything(t *testing.T) {
 	x := newTarget(t)
-	server, err := compass.Start(t.Context(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{
-		ID: tenant, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
-	}}}, OnSecret: leaktest.Of(t).Add})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := server.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	w := newWorld(t, server)
-	w.administer(x.shop(basic("first")))
-
-	// A cluster with the module in use today.
-	w.run("kubectl apply --server-side -f " + testdata(t, "operator.yaml"))
-	w.run("kubectl wait --for=condition=Established --timeout=1m crd --all")
-	w.must(w.kube.Create(t.Context(), operatorResource()))
-	w.operate()
-	w.before = newBefore(w)
-	token, err := server.Admin().RuntimeToken(runtimeID)
-	w.must(err)
-	w.must(w.kube.Create(t.Context(), &corev1.Secret{ObjectMeta: meta(system, "compass-agent-configuration"), StringData: map[string]string{
-		"CONNECTOR_URL": token.ConnectorURL, "RUNTIME_ID": runtimeID, "TENANT": tenant, "TOKEN": token.Token,
-	}}))
-	w.must(w.before.pair())
-	w.must(errors.Join(w.before.sync(), w.before.sync()))
+	w := inUse(t, x)
+	server := w.compass
 	// What an administrator may set and no agent touches.
 	w.run(`kubectl annotate applications.applicationconnector.kyma-project.io/mp-shop mine=kept
 kubectl patch applications.applicationconnector.kyma-project.io/mp-shop --type=merge --patch='{"spec":{"skipVerify":true}}'`)
-	w.byHand(x)
 	server.Admin().ResetCounters()
 	planted, installed, certificate := w.kept(), w.installed(), w.certificate()
 	w.calls("the module in use today", func(path [3]string) (int, error) { return w.callAsBefore(path[0], path[1], path[2]) }, "shop")
@@ -176,6 +145,86 @@ func (w *world) nextVersion() {
 	w.must(os.WriteFile(path, []byte(now), 0o600))
 }
 
+func TestAnUpgradeAfterTheCertificateHasEndedNeedsOneTokenAndKeepsTheRest(t *testing.T) {
+	x := newTarget(t)
+	w := inUse(t, x)
+	// The certificate as it is years later, with the status of the agent that could not renew it.
+	w.compass.Admin().SetCertificateValidity(2 * time.Second)
+	w.must(w.kube.Delete(t.Context(), object(connectionKind, "compass-connection")))
+	w.must(w.kube.Update(t.Context(), &corev1.Secret{ObjectMeta: meta(system, "compass-agent-configuration"), StringData: w.configured()}))
+	w.must(w.before.pair())
+	w.compass.Admin().SetCertificateValidity(24 * time.Hour)
+	ended := w.certificate()
+	s := &corev1.Secret{}
+	w.must(w.kube.Get(t.Context(), client.ObjectKey{Namespace: system, Name: "cluster-client-certificates"}, s))
+	w.eventually("the end of the certificate", func() error {
+		c, err := certs.DecodeClient(s.Data)
+		w.must(err)
+		if left := time.Until(c.Leaf().NotAfter); left > 0 {
+			return fmt.Errorf("it is valid for another %s", left)
+		}
+		return nil
+	})
+	w.run(`kubectl patch compassconnections.compass.kyma-project.io/compass-connection --type=merge --patch='{"status":{"connectionState":"ConnectionMaintenanceFailed","connectionStatus":{"error":"Failed to connect to Compass Connector: tls: expired certificate"}}}'`)
+	w.before.ended = true
+	planted := w.kept()
+
+	w.followUntil("Upgrade", "-l app=compass-runtime-agent --for=delete")
+	w.must(w.kube.Update(t.Context(), &corev1.Secret{ObjectMeta: meta(system, "compass-agent-configuration"), StringData: w.configured()}))
+	w.compass.Admin().ResetCounters()
+	w.follow("Upgrade")
+	w.same("an upgrade after the certificate's end", planted)
+	if w.certificate() == ended {
+		t.Error("the certificate is the one that has ended")
+	}
+	w.calls("an upgrade after the certificate's end", w.callGateway, "shop")
+	signed := 0
+	for _, r := range w.compass.Admin().Requests() {
+		if slices.Contains(r.Operations, "signCertificateSigningRequest") {
+			signed++
+		}
+	}
+	if signed != 1 {
+		t.Errorf("%d certificates were asked for, want one", signed)
+	}
+}
+
+// inUse is a cluster with the module in use today, connected and synced.
+func inUse(t *testing.T, x *target) *world {
+	t.Helper()
+	server, err := compass.Start(t.Context(), compass.Options{Seed: compass.Seed{Tenants: []compass.Tenant{{
+		ID: tenant, Runtimes: []compass.Runtime{{ID: runtimeID, Name: "local", Formations: []string{"default"}}},
+	}}}, OnSecret: leaktest.Of(t).Add})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := server.Close(); err != nil {
+			t.Error(err)
+		}
+	})
+	w := newWorld(t, server)
+	w.administer(x.shop(basic("first")))
+	w.run("kubectl apply --server-side -f " + testdata(t, "operator.yaml"))
+	w.run("kubectl wait --for=condition=Established --timeout=1m crd --all")
+	w.must(w.kube.Create(t.Context(), operatorResource()))
+	w.operate()
+	w.before = newBefore(w)
+	w.must(w.kube.Create(t.Context(), &corev1.Secret{ObjectMeta: meta(system, "compass-agent-configuration"), StringData: w.configured()}))
+	w.must(w.before.pair())
+	w.must(errors.Join(w.before.sync(), w.before.sync()))
+	w.byHand(x)
+	return w
+}
+
+// configured is a configuration with a new token.
+func (w *world) configured() map[string]string {
+	w.t.Helper()
+	token, err := w.compass.Admin().RuntimeToken(runtimeID)
+	w.must(err)
+	return map[string]string{"CONNECTOR_URL": token.ConnectorURL, "RUNTIME_ID": runtimeID, "TENANT": tenant, "TOKEN": token.Token}
+}
+
 // ignoresTheAgentOfBefore: why the page has that agent end first. It has no right to write here, so the administrator does.
 func (w *world) ignoresTheAgentOfBefore() {
 	w.t.Helper()
@@ -268,125 +317,6 @@ func variables(deployment *unstructured.Unstructured) (names []string) {
 	return names
 }
 
-// kept is what must outlive an upgrade, of each object what must not change.
-type kept struct {
-	UID        string
-	Keys       []string
-	Finalizers []string
-	Mine       string // all that somebody wrote by hand; empty for other objects
-}
-
-var keptKinds = []schema.GroupVersionKind{
-	{Version: "v1", Kind: "Secret"}, applicationKind, connectionKind,
-	{Group: "apiextensions.k8s.io", Version: "v1", Kind: "CustomResourceDefinition"},
-	{Group: "operator.kyma-project.io", Version: "v1alpha1", Kind: "ApplicationConnector"},
-	{Group: "networking.istio.io", Version: "v1", Kind: "Gateway"}, {Group: "networking.istio.io", Version: "v1", Kind: "VirtualService"},
-	{Group: "apps", Version: "v1", Kind: "Deployment"}, {Version: "v1", Kind: "Service"}, {Version: "v1", Kind: "ServiceAccount"},
-}
-
-func (w *world) kept() map[string]kept {
-	w.t.Helper()
-	all := map[string]kept{}
-	for _, kind := range keptKinds {
-		list := &unstructured.UnstructuredList{}
-		list.SetGroupVersionKind(kind.GroupVersion().WithKind(kind.Kind + "List"))
-		w.must(w.kube.List(w.t.Context(), list))
-		for _, o := range list.Items {
-			if ns := o.GetNamespace(); ns != "" && ns != system && ns != ingress || o.GetName() == "default" {
-				continue
-			}
-			one := kept{UID: string(o.GetUID()), Finalizers: o.GetFinalizers()}
-			data, _, _ := unstructured.NestedMap(o.Object, "data")
-			for key := range data {
-				one.Keys = append(one.Keys, key)
-			}
-			slices.Sort(one.Keys)
-			if strings.HasPrefix(o.GetName(), "by-hand") {
-				text, err := json.Marshal([]any{o.GetLabels(), o.GetAnnotations(), o.GetFinalizers(), o.Object["spec"], o.Object["data"]})
-				w.must(err)
-				one.Mine = string(text)
-			}
-			all[kind.Kind+" "+o.GetNamespace()+"/"+o.GetName()] = one
-		}
-	}
-	return all
-}
-
-// same: everything that was there is there, the same objects with the same keys, and nothing is there besides, but what the new
-// manifests have more.
-func (w *world) same(when string, planted map[string]kept) {
-	w.t.Helper()
-	now := w.kept()
-	for name, o := range planted {
-		have, found := now[name]
-		switch {
-		case !found:
-			w.t.Errorf("after %s %s is gone", when, name)
-		case have.UID != o.UID:
-			w.t.Errorf("after %s %s is another object", when, name)
-		case have.Mine != o.Mine:
-			w.t.Errorf("after %s %s is not as it was written by hand (-), but (+):\n%s", when, name, cmp.Diff(o.Mine, have.Mine))
-		}
-		for _, key := range o.Keys {
-			if !slices.Contains(have.Keys, key) {
-				w.t.Errorf("after %s %s has no key %s", when, name, key)
-			}
-		}
-	}
-	for name := range now {
-		if _, was := planted[name]; !was && (strings.HasPrefix(name, "Secret ") || strings.HasPrefix(name, "Application ") || strings.HasPrefix(name, "CompassConnection ")) {
-			w.t.Errorf("after %s there is %s, which was not there before", when, name)
-		}
-	}
-}
-
-// installed is what the operator's manifests made, as it is in the cluster.
-func (w *world) installed() map[string]any {
-	w.t.Helper()
-	all := map[string]any{}
-	for _, file := range []string{"definitions.yaml", "installed.yaml"} {
-		text, err := os.ReadFile(testdata(w.t, file))
-		w.must(err)
-		for _, o := range w.documents(string(text)) {
-			w.must(w.kube.Get(w.t.Context(), client.ObjectKeyFromObject(o), o))
-			for _, field := range []string{"uid", "resourceVersion", "generation", "creationTimestamp", "managedFields"} {
-				unstructured.RemoveNestedField(o.Object, "metadata", field)
-			}
-			delete(o.Object, "status")
-			all[o.GetKind()+" "+o.GetNamespace()+"/"+o.GetName()] = o.Object
-		}
-	}
-	return all
-}
-
-// nothingLeft: of the objects that only the new manifests have, none is there but definitions of resources.
-func (w *world) nothingLeft() {
-	w.t.Helper()
-	was := w.installed()
-	for _, o := range w.documents(w.run("kubectl kustomize manifests/overlays/compass")) {
-		name := o.GetKind() + " " + o.GetNamespace() + "/" + o.GetName()
-		if _, known := was[name]; known || o.GetKind() == "CustomResourceDefinition" {
-			continue
-		}
-		if err := w.kube.Get(w.t.Context(), client.ObjectKeyFromObject(o), o); !apierrors.IsNotFound(err) {
-			w.t.Errorf("after the way back %s is still there: %v", name, err)
-		}
-	}
-}
-
-func (w *world) documents(text string) (all []*unstructured.Unstructured) {
-	w.t.Helper()
-	for d := yaml.NewYAMLOrJSONDecoder(strings.NewReader(text), 4096); ; {
-		o := &unstructured.Unstructured{}
-		err := d.Decode(&o.Object)
-		if errors.Is(err, io.EOF) {
-			return all
-		}
-		w.must(err)
-		all = append(all, o)
-	}
-}
-
 // certificate is the fingerprint of the client certificate.
 func (w *world) certificate() string {
 	w.t.Helper()
@@ -442,120 +372,4 @@ func (w *world) administer(apps ...compass.Application) {
 	w.t.Helper()
 	_, err := w.compass.Admin().PutApplications(tenant, apps...)
 	w.must(err)
-}
-
-// byHand plants what people have in such a cluster besides: an Application that is not of Compass, by kubectl as it was, with a field
-// that nobody knows, a label, an annotation and a finalizer of their own, and its Secret, with a key too many and no owner.
-func (w *world) byHand(x *target) {
-	w.t.Helper()
-	text := `apiVersion: v1
-kind: Secret
-metadata: {name: by-hand, namespace: kyma-system, labels: {team: sales}}
-stringData: {clientId: client, clientSecret: passwd, note: "asked for in March"}
----
-apiVersion: applicationconnector.kyma-project.io/v1alpha1
-kind: Application
-metadata: {name: by-hand, labels: {team: sales, app: by-hand}, annotations: {example.com/owner: sales}, finalizers: [example.com/keep]}
-spec:
-  description: by hand
-  unknown: {of: somebody}
-  labels: {connected-app: by-hand}
-  services:
-  - {id: by-hand-prices, name: prices, displayName: Prices, providerDisplayName: us, description: prices, entries: [
-      {type: API, id: prices-api, name: Prices API, targetUrl: "` + x.server.URL + `/prices", credentials: {type: OAuth, secretName: by-hand, authenticationUrl: "` + x.server.URL + `/token"}}]}
-`
-	w.must(os.WriteFile(filepath.Join(w.checkout, "by-hand.yaml"), []byte(text), 0o600))
-	w.run("kubectl apply --validate=ignore -f by-hand.yaml && rm by-hand.yaml")
-}
-
-// calls makes one call of each API, and wants it answered.
-func (w *world) calls(when string, do func([3]string) (int, error), systems ...string) {
-	w.t.Helper()
-	w.eventually("a call of the Application by hand, after "+when, func() error { return w.answers(do, "by-hand", "prices", "prices-api") })
-	for _, s := range systems {
-		paths := [][3]string{{"mp-" + s, "orders", "orders-api"}}
-		if s == "shop" {
-			paths = append(paths, [3]string{"mp-shop", "prices", "prices-api"})
-		}
-		for _, path := range paths {
-			w.eventually(fmt.Sprintf("a call of %v with the right credentials, after %s", path, when), func() error { return w.answers(do, path[0], path[1], path[2]) })
-		}
-	}
-}
-
-func (w *world) answers(do func([3]string) (int, error), app, service, entry string) error {
-	if status, err := do([3]string{app, service, entry}); err != nil || status != http.StatusOK {
-		return fmt.Errorf("%s/%s/%s answers %d, %v", app, service, entry, status, err) //nolint:errorlint // it is told, not judged
-	}
-	return nil
-}
-
-func (w *world) callGateway(path [3]string) (int, error) {
-	r, err := http.NewRequestWithContext(w.t.Context(), http.MethodGet, w.gatewayURL+"/"+strings.Join(path[:], "/"), nil)
-	if err != nil {
-		return 0, err
-	}
-	return answer(r)
-}
-
-// target is the external systems: one password, one client of OAuth, one header.
-type target struct {
-	server   *httptest.Server
-	password atomic.Value
-}
-
-func newTarget(t *testing.T) *target {
-	x := &target{}
-	x.password.Store("first")
-	allow := func(rw http.ResponseWriter, ok bool) {
-		if !ok {
-			rw.WriteHeader(http.StatusUnauthorized)
-		}
-	}
-	mux := http.NewServeMux()
-	mux.HandleFunc("/token", func(rw http.ResponseWriter, r *http.Request) {
-		id, password, ok := r.BasicAuth()
-		if !ok {
-			id, password = r.FormValue("client_id"), r.FormValue("client_secret")
-		}
-		if id != "client" || password != "passwd" {
-			allow(rw, false)
-			return
-		}
-		rw.Header().Set("Content-Type", "application/json")
-		_, _ = rw.Write([]byte(`{"access_token":"issued","token_type":"bearer","expires_in":3600}`))
-	})
-	mux.HandleFunc("/orders", func(rw http.ResponseWriter, r *http.Request) {
-		user, password, _ := r.BasicAuth()
-		ok := user == "user" && password == x.password.Load() || r.Header.Get("Authorization") == "Bearer issued"
-		allow(rw, ok && r.Header.Get("X-Client") == "kyma")
-	})
-	mux.HandleFunc("/prices", func(rw http.ResponseWriter, r *http.Request) {
-		allow(rw, r.Header.Get("Authorization") == "Bearer issued")
-	})
-	x.server = httptest.NewServer(mux)
-	t.Cleanup(x.server.Close)
-	return x
-}
-
-func basic(password string) compass.Credential {
-	return compass.Credential{Basic: &compass.Basic{Username: "user", Password: password}}
-}
-
-func (x *target) shop(orders compass.Credential) compass.Application {
-	return compass.Application{ID: shopID, Name: "Shop", ProviderName: "ACME", Formations: []string{"default"}, Bundles: []compass.Bundle{
-		{ID: ordersID, Name: "Orders", Auth: &compass.Auth{Credential: orders, Headers: map[string][]string{"X-Client": {"kyma"}}},
-			APIs: []compass.API{{Name: "Orders API", TargetURL: x.server.URL + "/orders"}}},
-		{ID: pricesID, Name: "Prices",
-			Auth: &compass.Auth{Credential: compass.Credential{OAuth: &compass.OAuth{ClientID: "client", ClientSecret: "passwd", URL: x.server.URL + "/token"}}},
-			APIs: []compass.API{{Name: "Prices API", TargetURL: x.server.URL + "/prices"}}},
-	}}
-}
-
-// later is a system that comes while the new agent is there.
-func (x *target) later() compass.Application {
-	return compass.Application{Name: "Later", Formations: []string{"default"}, Bundles: []compass.Bundle{
-		{ID: laterID, Name: "Orders", Auth: &compass.Auth{Credential: basic(x.password.Load().(string)), Headers: map[string][]string{"X-Client": {"kyma"}}},
-			APIs: []compass.API{{Name: "Orders API", TargetURL: x.server.URL + "/orders"}}},
-	}}
 }
