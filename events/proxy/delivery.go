@@ -37,6 +37,11 @@ func (d *delivery) RoundTrip(request *http.Request) (*http.Response, error) {
 		answer, err := d.attempt(request)
 		wait, again := d.again(request.Context(), attempt, answer, err)
 		if !again {
+			if err == nil && answer.StatusCode < http.StatusOK {
+				// The body of such an answer is the connection: it would not end with the request's context.
+				_ = answer.Body.Close()
+				return nil, errors.New("the publisher switched protocols, which nobody asked for")
+			}
 			return answer, err
 		}
 		if answer != nil {

@@ -176,12 +176,28 @@ func (h *Handler) checkBatch(out *outgoing, d *decision, app *v1alpha1.Applicati
 		return unread(err)
 	}
 	cloudevent.DropAttributes(out.Header)
+	type key struct{ source, id string }
+	first := make(map[key]int, len(out.batch))
 	for i := range out.batch {
 		e := &out.batch[i]
+		before := d.source
+		d.source = ""
 		var refused *refusal
 		if e.Body, refused = h.bind(e.Event, nil, e.Body, d, app); refused != nil {
 			return refused
 		}
+		// Two events that were different by their sources alone are one to the publisher, and the second would be lost.
+		sent := key{e.Source, e.ID}
+		if d.source == "" {
+			d.source = before
+		} else if h.SourcePolicy == SourceRewrite {
+			sent.source = app.Name
+		}
+		if other, ok := first[sent]; ok {
+			return unread(&cloudevent.Error{Status: http.StatusBadRequest, Reason: fmt.Sprintf(
+				"events %d and %d of the batch (counted from 0) have the same id and would have the same source, which is replaced by the Application's name", other, i)})
+		}
+		first[sent] = i
 	}
 	return nil
 }
@@ -214,10 +230,6 @@ func (h *Handler) bind(event cloudevent.Event, header http.Header, body []byte, 
 func (h *Handler) forward(w http.ResponseWriter, out *outgoing, d *decision) {
 	client := out.Context()
 	answer, err := h.deliver(d.route).RoundTrip(out.with(client, out.body))
-	if err == nil && answer.StatusCode < http.StatusOK {
-		answer.Body.Close()
-		err = errors.New("the publisher switched protocols, which nobody asked for")
-	}
 	if err != nil {
 		h.undelivered(client, w, err, d)
 		return
