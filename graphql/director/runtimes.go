@@ -27,8 +27,24 @@ type RegisteredRuntime struct {
 }
 
 // RuntimesWithLabel gives the runtimes of the tenant whose label key is the text value, ordered by id. It reads all pages,
-// and is wrong about none: a list that is not whole is an error of kind Malformed.
+// and is wrong about none: a list that is not whole is an error of kind Malformed. Director is asked for those with the value; if
+// it gives none, or does not understand that, all with the key are read, since a runtime that is overlooked would be registered
+// a second time.
 func (c *Client) RuntimesWithLabel(ctx context.Context, key, value string) ([]RegisteredRuntime, error) {
+	exact, err := json.Marshal(value) // the value as JSON is what Director compares
+	if err != nil {
+		return nil, err
+	}
+	text := string(exact)
+	found, err := c.runtimesWithLabel(ctx, key, value, &text)
+	var e *graphql.Error
+	if err == nil && len(found) > 0 || errors.As(err, &e) && e.Kind != graphql.Rejected {
+		return found, err
+	}
+	return c.runtimesWithLabel(ctx, key, value, nil)
+}
+
+func (c *Client) runtimesWithLabel(ctx context.Context, key, value string, filter *string) ([]RegisteredRuntime, error) {
 	const operation = "RuntimesWithLabel"
 	malformed := func(err error) error {
 		return &graphql.Error{Kind: graphql.Malformed, Operation: operation, Err: err}
@@ -36,7 +52,7 @@ func (c *Client) RuntimesWithLabel(ctx context.Context, key, value string) ([]Re
 	all := newList("runtimes", func(r query.RuntimesWithLabelRuntimesRuntimePageDataRuntime) string { return r.Id })
 	var after *string
 	for {
-		resp, err := query.RuntimesWithLabel(ctx, c.graphql, key, pageSize, after)
+		resp, err := query.RuntimesWithLabel(ctx, c.graphql, key, filter, pageSize, after)
 		if err != nil {
 			return nil, err
 		}

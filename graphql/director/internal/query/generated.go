@@ -1210,12 +1210,16 @@ func (v *__RuntimeLabelsInput) GetRuntime() string { return v.Runtime }
 // __RuntimesWithLabelInput is used internally by genqlient
 type __RuntimesWithLabelInput struct {
 	Key   string  `json:"key"`
+	Value *string `json:"value,omitempty"`
 	First int     `json:"first"`
 	After *string `json:"after,omitempty"`
 }
 
 // GetKey returns __RuntimesWithLabelInput.Key, and is useful for accessing the field via an interface.
 func (v *__RuntimesWithLabelInput) GetKey() string { return v.Key }
+
+// GetValue returns __RuntimesWithLabelInput.Value, and is useful for accessing the field via an interface.
+func (v *__RuntimesWithLabelInput) GetValue() *string { return v.Value }
 
 // GetFirst returns __RuntimesWithLabelInput.First, and is useful for accessing the field via an interface.
 func (v *__RuntimesWithLabelInput) GetFirst() int { return v.First }
@@ -1985,8 +1989,8 @@ func RuntimeLabels(
 
 // The query executed by RuntimesWithLabel.
 const RuntimesWithLabel_Operation = `
-query RuntimesWithLabel ($key: String!, $first: Int!, $after: PageCursor) {
-	runtimes(filter: [{key:$key}], first: $first, after: $after) {
+query RuntimesWithLabel ($key: String!, $value: String, $first: Int!, $after: PageCursor) {
+	runtimes(filter: [{key:$key,query:$value}], first: $first, after: $after) {
 		data {
 			id
 			name
@@ -2008,6 +2012,7 @@ func RuntimesWithLabel(
 	ctx_ context.Context,
 	client_ graphql.Client,
 	key string,
+	value *string,
 	first int,
 	after *string,
 ) (data_ *RuntimesWithLabelResponse, err_ error) {
@@ -2016,6 +2021,7 @@ func RuntimesWithLabel(
 		Query:  RuntimesWithLabel_Operation,
 		Variables: &__RuntimesWithLabelInput{
 			Key:   key,
+			Value: value,
 			First: first,
 			After: after,
 		},
