@@ -26,7 +26,7 @@ func WithID(body []byte, id string) []byte {
 	}
 	value := []byte(strconv.Quote(id))
 	first := int(decoder.InputOffset())
-	out, copied, found, typed := []byte(nil), 0, false, false
+	out, copied, found, typed, named := []byte(nil), 0, false, false, false
 	for decoder.More() {
 		token, err := decoder.Token()
 		if err != nil {
@@ -41,8 +41,13 @@ func WithID(body []byte, id string) []byte {
 		if !strings.EqualFold(name, memberID) {
 			continue
 		}
-		if text := string(raw); text != `""` && text != "null" {
-			return body
+		switch string(raw) {
+		case "null": // leaves what stood before it
+		case `""`:
+			named = false
+		default:
+			named = true
+			continue
 		}
 		found = true
 		end := int(decoder.InputOffset())
@@ -50,6 +55,9 @@ func WithID(body []byte, id string) []byte {
 		copied = end
 	}
 	if token, err := decoder.Token(); err != nil || token != json.Delim('}') || !typed {
+		return body
+	}
+	if named {
 		return body
 	}
 	if found {

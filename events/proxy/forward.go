@@ -80,6 +80,9 @@ func (h *Handler) prepare(w http.ResponseWriter, r *http.Request, d *decision, a
 const firstRead = 8 << 10
 
 func (h *Handler) read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal) {
+	if r.ContentLength > h.MaxBodyBytes {
+		return nil, h.tooLarge() // unread, so that a client that asks first (Expect: 100-continue) does not send it
+	}
 	var buffer bytes.Buffer
 	buffer.Grow(int(min(max(r.ContentLength, 0), firstRead)) + bytes.MinRead)
 	_, err := buffer.ReadFrom(http.MaxBytesReader(w, r.Body, h.MaxBodyBytes))
@@ -88,11 +91,15 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) ([]byte, *refusal
 	case err == nil:
 		return buffer.Bytes(), nil
 	case errors.As(err, &tooLarge):
-		return nil, &refusal{status: http.StatusRequestEntityTooLarge, reason: TooLarge, text: fmt.Sprintf("the body is larger than %d bytes", h.MaxBodyBytes)}
+		return nil, h.tooLarge()
 	case errors.Is(err, os.ErrDeadlineExceeded):
 		return nil, &refusal{status: http.StatusRequestTimeout, reason: BodyTimeout, text: "the body did not arrive in time"}
 	}
 	return nil, &refusal{status: http.StatusBadRequest, reason: BodyUnreadable, text: "the body could not be read to its end", err: err}
+}
+
+func (h *Handler) tooLarge() *refusal {
+	return &refusal{status: http.StatusRequestEntityTooLarge, reason: TooLarge, text: fmt.Sprintf("the body is larger than %d bytes", h.MaxBodyBytes)}
 }
 
 // forwarded is the header that the publisher gets. It is a new one, with values that belong to the client's.
@@ -299,9 +306,10 @@ const maxAnswerBytes = 1 << 20
 
 func (h *Handler) judge(answer *http.Response, d *decision) {
 	d.outcome, d.reason = accepted, Delivered
-	if answer.StatusCode < http.StatusBadRequest {
+	if answer.StatusCode < http.StatusMultipleChoices {
 		return
 	}
+	// A redirect is not followed, so that nobody took the event.
 	d.outcome, d.reason = failed, PublisherRefused
 	if answer.StatusCode < http.StatusInternalServerError {
 		return
@@ -363,6 +371,9 @@ func (l *limited) Read(b []byte) (int, error) {
 	return n, err
 }
 
+// maxAnswerHeaderBytes bounds the header of the publisher's answer.
+const maxAnswerHeaderBytes = 64 << 10
+
 // NewTransport returns a transport to the publisher: plain HTTP/1.1, no environment proxies, bounded connections.
 func NewTransport() *http.Transport {
 	const perHost = 200
@@ -374,5 +385,7 @@ func NewTransport() *http.Transport {
 		IdleConnTimeout:       10 * time.Second,
 		ExpectContinueTimeout: time.Second,
 		DisableCompression:    true,
+
+		MaxResponseHeaderBytes: maxAnswerHeaderBytes,
 	}
 }

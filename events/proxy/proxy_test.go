@@ -305,6 +305,7 @@ func TestStrictRefuses(t *testing.T) {
 		"a dot segment":                          {"POST", "/other/../test-application/events", good, "", nil, 400, nil, "(unknown)", "path"},
 		"an encoded dot segment":                 {"POST", "/test-application/v1/events/%2e%2e/%2E%2E/x", good, "", nil, 400, nil, "(unknown)", "path"},
 		"an encoded separator":                   {"POST", "/test-application%2Fevents", good, "", nil, 400, nil, "(unknown)", "path"},
+		"a separator that is encoded twice":      {"POST", "/test-application/v1/events/%252e%252e%252Fx", good, "", nil, 400, nil, "(unknown)", "path"},
 		"a backslash":                            {"POST", "/test-application/v1/events/%5C..", good, "", nil, 400, nil, "(unknown)", "path"},
 		"a control character":                    {"POST", "/test-application/v1/events/%00", good, "", nil, 400, nil, "(unknown)", "path"},
 		"GET of events":                          {"GET", "/test-application/events", good, "", nil, 405, http.Header{"Allow": {"POST"}}, "(unknown)", "method"},
@@ -532,7 +533,7 @@ func TestThePublishersAnswer(t *testing.T) {
 		reason     string
 	}{
 		"success":                    {200, 200, 200, "accepted", "delivered"},
-		"a redirect is not followed": {302, 302, 302, "accepted", "delivered"},
+		"a redirect is not followed": {302, 302, 302, "failed", "publisher_refused"},
 		"a broken event":             {400, 400, 400, "failed", "publisher_refused"},
 		"too many":                   {429, 429, 429, "failed", "publisher_refused"},
 		"an error":                   {500, 500, 502, "failed", "publisher_failed"},

@@ -80,10 +80,11 @@ func cleaned(p string) string {
 	return c
 }
 
-// ambiguous says that two readers could see two paths: encoded separators or dots, a backslash, control characters.
+// ambiguous says that two readers could see two paths: encoded separators or dots, also those encoded
+// twice, a backslash, control characters. No Application has a "%" in its name.
 func ambiguous(decoded, escaped string) bool {
 	lower := strings.ToLower(escaped)
-	return strings.Contains(lower, "%2f") || strings.Contains(lower, "%2e") || strings.Contains(decoded, `\`) ||
+	return strings.Contains(lower, "%2f") || strings.Contains(lower, "%2e") || strings.Contains(lower, "%25") || strings.Contains(decoded, `\`) ||
 		strings.ContainsFunc(decoded, func(r rune) bool { return r < 0x20 || r == 0x7f }) ||
 		cleaned(decoded) != decoded
 }
