@@ -3,6 +3,8 @@ package events
 import (
 	"context"
 	"log/slog"
+	"maps"
+	"slices"
 	"sync/atomic"
 
 	corev1 "k8s.io/api/core/v1"
@@ -32,19 +34,23 @@ func newDenied(ctx context.Context, store cache.Cache, name types.NamespacedName
 	d.registration, err = informer.AddEventHandler(toolscache.ResourceEventHandlerFuncs{
 		AddFunc:    d.update,
 		UpdateFunc: func(_, object any) { d.update(object) },
-		DeleteFunc: func(any) { d.set(nil) },
+		DeleteFunc: func(any) { d.set(nil, nil) },
 	})
 	return d, err
 }
 
 func (d *denied) update(object any) {
 	if m, ok := object.(*corev1.ConfigMap); ok && m.Namespace == d.name.Namespace && m.Name == d.name.Name {
-		d.set(m.Data)
+		d.set(m.Data, m.BinaryData)
 	}
 }
 
-func (d *denied) set(data map[string]string) {
+// set takes the list over. What Kubernetes keeps as binary, since it is no UTF-8, counts as a line that can't be read.
+func (d *denied) set(data map[string]string, binary map[string][]byte) {
 	list, errs := denial.Parse(data)
+	for _, key := range slices.Sorted(maps.Keys(binary)) {
+		errs = append(errs, &denial.LineError{Key: key, Line: 1, Reason: "must be text in UTF-8: the key stands in binaryData"})
+	}
 	if before := d.list.Swap(list); before.Len() != list.Len() || int(d.broken.Load()) != len(errs) {
 		d.log.Info("denied certificates loaded", "configMap", d.name.String(), "certificates", list.Len(), "unreadableLines", len(errs))
 	}
