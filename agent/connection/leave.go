@@ -124,6 +124,9 @@ func (r *Reconciler) clean(ctx context.Context, v *view) error {
 	if err := r.Cleaner.Clean(ctx); err != nil {
 		return err
 	}
+	if v.unread != nil {
+		return v.unread
+	}
 	s := r.store()
 	others := slices.DeleteFunc(slices.Clone(v.authority), func(c *x509.Certificate) bool {
 		return slices.ContainsFunc(v.client.credential.CA, c.Equal)

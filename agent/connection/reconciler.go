@@ -109,6 +109,8 @@ type view struct {
 	client     clientSecret
 	pending    *pending
 	authority  []*x509.Certificate
+	unread     error  // why authority is not known, though the CA Secret may hold some
+	unwritten  string // which Secret is not as it should be, and why
 	received   bool   // the pending certificate came from the Delegate
 	arrived    bool   // and is worth an attempt at once
 	delivered  []byte // what the Delegate has left in the client Secret, PEM
@@ -136,6 +138,13 @@ func (view) Format(f fmt.State, verb rune) { secret.Redact(f, verb) }
 
 func (v *view) happened(kind, reason, action, format string, args ...any) {
 	v.events = append(v.events, status.Event{Type: kind, Reason: reason, Action: action, Message: fmt.Sprintf(format, args...)})
+}
+
+// lacks notes that a Secret is not as it should be. What works without it goes on.
+func (v *view) lacks(err error) {
+	if v.unwritten == "" {
+		v.unwritten = err.Error()
+	}
 }
 
 func (v *view) status() *compassv1alpha1.CompassConnectionStatus { return &v.connection.Status }
@@ -237,7 +246,10 @@ func (r *Reconciler) observe(ctx context.Context) (*view, error) {
 		v.pending = &held
 	}
 	r.receive(v)
-	v.authority, err = s.authorities(ctx)
+	if v.authority, err = s.authorities(ctx); apierrors.IsForbidden(err) {
+		v.unread, err = err, nil // Compass is called without that Secret, too
+		v.lacks(v.unread)
+	}
 	return v, err
 }
 

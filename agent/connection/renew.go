@@ -159,6 +159,9 @@ func (r *Reconciler) promote(ctx context.Context, v *view, p *pending) error {
 	if err := s.saveClient(ctx, next); err != nil {
 		return r.notPreserved(ctx, v, p, err)
 	}
+	if v.unread != nil { // what others wrote there must not get lost
+		return r.notPreserved(ctx, v, p, v.unread)
+	}
 	if err := s.saveAuthorities(ctx, certs.MergeCA(v.authority, next.credential.CA, now)); err != nil {
 		return r.notPreserved(ctx, v, p, err)
 	}

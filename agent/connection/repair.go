@@ -16,7 +16,8 @@ import (
 func (c clientSecret) usable() bool { return c.data != nil && c.damaged == "" }
 
 // repair takes over the credential as it is stored, and restores Secrets that were deleted or damaged from what is known.
-// It never calls Compass: a missing copy must not cost an issuance.
+// It never calls Compass: a missing copy must not cost an issuance. That the cluster does not take a Secret is told, and keeps
+// nothing else from being done: else the certificate would end for want of a Secret that it does not need.
 func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	if err := r.hold(ctx, v); err != nil {
 		return err
@@ -30,12 +31,12 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	}
 	s := r.store()
 	if !v.client.usable() && r.current != nil {
-		restored := *r.current
-		if err := s.saveClient(ctx, restored); err != nil {
-			return err
+		v.client = *r.current
+		if err := s.saveClient(ctx, v.client); err != nil {
+			r.lacks(ctx, v, err)
+		} else {
+			v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from memory: it was deleted or damaged", r.Secrets.Client)
 		}
-		v.client = restored
-		v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from memory: it was deleted or damaged", r.Secrets.Client)
 	}
 	if !v.client.usable() {
 		return nil
@@ -53,24 +54,35 @@ func (r *Reconciler) repair(ctx context.Context, v *view) error {
 	if recorded || !v.client.unchanged {
 		if data, err := s.encode(v.client); err == nil && (recorded || !holds(v.client.data, data)) {
 			if err := s.saveClient(ctx, v.client); err != nil {
-				return err
+				r.lacks(ctx, v, err)
+			} else {
+				v.client.data = data
 			}
-			v.client.data = data
 		}
 	}
 	current := v.client
 	r.current = &current
 
 	wanted := slices.DeleteFunc(slices.Clone(v.client.credential.CA), func(c *x509.Certificate) bool { return !v.now.Before(c.NotAfter) })
-	if len(wanted) == 0 || containsAll(v.authority, wanted) {
-		return nil
+	if v.unread == nil && !containsAll(v.authority, wanted) {
+		r.trust(ctx, v, certs.MergeCA(v.authority, wanted, v.now)) // authorities that somebody else added stay
 	}
-	// Authorities that somebody else added stay.
-	if err := s.saveAuthorities(ctx, certs.MergeCA(v.authority, wanted, v.now)); err != nil {
-		return err
+	return nil
+}
+
+// trust restores the CA Secret.
+func (r *Reconciler) trust(ctx context.Context, v *view, authorities []*x509.Certificate) {
+	if err := r.store().saveAuthorities(ctx, authorities); err != nil {
+		r.lacks(ctx, v, err)
+		return
 	}
 	v.happened(corev1.EventTypeNormal, status.EventSecretRestored, "Restore", "Secret %s was restored from Secret %s: it was deleted or lacked an authority", r.Secrets.CA, r.Secrets.Client)
-	return nil
+}
+
+// lacks notes that the cluster did not take a Secret; the next reconcile writes it again.
+func (r *Reconciler) lacks(ctx context.Context, v *view, err error) {
+	r.Log.WarnContext(ctx, "a Secret of the connection is not as it should be", "error", err)
+	v.lacks(err)
 }
 
 func (r *Reconciler) use(ctx context.Context, c certs.Credential) {
@@ -127,12 +139,12 @@ func containsAll(stored, wanted []*x509.Certificate) bool {
 // describeCertificate tells what the status and the conditions need to know of the current certificate.
 func (r *Reconciler) describeCertificate(v *view) status.Certificate {
 	if !v.client.usable() {
-		return status.Certificate{Damaged: v.client.damaged, Trouble: r.troubles(v)}
+		return status.Certificate{Damaged: v.client.damaged, Trouble: r.troubles(v), Unwritten: v.unwritten}
 	}
 	leaf := v.client.credential.Leaf()
 	return status.Certificate{
 		Present: true, NotBefore: leaf.NotBefore, NotAfter: leaf.NotAfter, RenewAt: r.renewAt(v.client.credential),
 		Subject: leaf.Subject.String(), Issuer: leaf.Issuer.String(), Fingerprint: v.client.credential.Fingerprint(),
-		Trouble: r.troubles(v),
+		Trouble: r.troubles(v), Unwritten: v.unwritten,
 	}
 }

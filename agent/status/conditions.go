@@ -36,6 +36,8 @@ const (
 	ReasonRenewalOverdue = "RenewalOverdue"
 	// ReasonRenewalFailing of CertificateReady: the certificate is valid, and cert-manager gives none that can take its place.
 	ReasonRenewalFailing = "RenewalFailing"
+	// ReasonSecretNotWritten of CertificateReady: the certificate is there, and a Secret that it belongs into is not as it should be.
+	ReasonSecretNotWritten = "SecretNotWritten"
 	// ReasonSynced of ApplicationsSynced: every Application is in place.
 	ReasonSynced = "Synced"
 	// ReasonApplicationsFailed of ApplicationsSynced: some Applications could not be brought into place.
@@ -67,6 +69,8 @@ type Certificate struct {
 	Subject, Issuer, Fingerprint string
 	// Trouble is why none can take its place; empty if nothing is known to be in the way.
 	Trouble string
+	// Unwritten is which Secret does not hold what it should, and why; empty if all do.
+	Unwritten string
 }
 
 // Facts are what a reconcile found and did, in so far as the status does not say it itself.
@@ -127,6 +131,12 @@ func Conclude(st *compassv1alpha1.CompassConnectionStatus, f Facts, generation i
 		message += "; " + trouble
 		if status == metav1.ConditionTrue {
 			reason = ReasonRenewalFailing
+		}
+	}
+	if unwritten := f.Certificate.Unwritten; unwritten != "" && f.Certificate.Present {
+		message = unwritten + "; " + message
+		if status == metav1.ConditionTrue {
+			status, reason = metav1.ConditionFalse, ReasonSecretNotWritten
 		}
 	}
 	set(compassv1alpha1.ConditionCertificateReady, status, reason, message)

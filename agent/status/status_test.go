@@ -77,6 +77,11 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 			facts: status.Facts{Now: now, Certificate: troubled(valid, "it does not answer"), Called: true, Synced: true},
 			want:  with("CertificateReady", "True/RenewalFailing"),
 		},
+		"the cluster does not take the CA Secret": {
+			after: func(st *S) { status.Synced(st, true, now) },
+			facts: status.Facts{Now: now, Certificate: unwritten(valid, "writing Secret ca: Forbidden"), Called: true, Synced: true},
+			want:  with("CertificateReady", "False/SecretNotWritten", "Ready", "False/SecretNotWritten", "Reconciling", "True/Progressing"),
+		},
 		"cert-manager did not renew the certificate": {
 			after: func(st *S) { status.Synced(st, true, now.AddDate(0, 0, 90)) },
 			facts: status.Facts{Now: now.AddDate(0, 0, 90), Certificate: troubled(valid, "it does not answer"), Called: true, Synced: true},
@@ -199,6 +204,11 @@ func TestConditionsSumUpWhatWasFound(t *testing.T) {
 }
 
 // troubled is a certificate that nobody can replace.
+func unwritten(c status.Certificate, why string) status.Certificate {
+	c.Unwritten = why
+	return c
+}
+
 func troubled(c status.Certificate, trouble string) status.Certificate {
 	c.Trouble = trouble
 	return c
