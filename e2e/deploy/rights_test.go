@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"slices"
@@ -412,6 +413,21 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 	merge := func(text string) client.Patch { return client.RawPatch(types.MergePatchType, []byte(text)) }
 	credentials := map[string]string{"app": "shop", "bundleId": "b"}
 	label := client.RawPatch("application/merge-patch+json", []byte(`{"metadata":{"labels":{"app":"shop","bundleId":"b"}}}`))
+	held := secret(system, "held", credentials)
+	held.Finalizers = []string{"example.com/held"}
+	watched := secret(system, "watched", maps.Clone(credentials))
+	watched.Labels["operator.example.com/config"] = "true"
+	known := secret(system, "known", credentials)
+	for _, s := range []*corev1.Secret{known, secret("istio-system", "kyma-gateway-certs-cacert", nil)} {
+		if err := kube.Create(t.Context(), s); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := kube.Delete(context.Background(), s); err != nil {
+				t.Error(err)
+			}
+		})
+	}
 	refused := map[string]func() error{
 		"having a token of another account made": func() error {
 			another := token.DeepCopy()
@@ -420,6 +436,20 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 		},
 		"changing the token of another account": func() error {
 			return asAgent.Patch(t.Context(), token.DeepCopy(), merge(`{"metadata":{"annotations":{"a":"b"}}}`), client.DryRunAll)
+		},
+		"a token by the name of one of its own": func() error {
+			another := token.DeepCopy()
+			another.Name, another.Labels = "cluster-client-certificates", nil
+			return asAgent.Create(t.Context(), another, client.DryRunAll)
+		},
+		"credentials that nobody can delete":     func() error { return asAgent.Create(t.Context(), held, client.DryRunAll) },
+		"credentials that another program reads": func() error { return asAgent.Create(t.Context(), watched, client.DryRunAll) },
+		"holding back credentials": func() error {
+			return asAgent.Patch(t.Context(), known.DeepCopy(), merge(`{"metadata":{"finalizers":["example.com/held"]}}`), client.DryRunAll)
+		},
+		"another cluster for the mesh": func() error {
+			s := secret("istio-system", "kyma-gateway-certs-cacert", nil)
+			return asAgent.Patch(t.Context(), s, merge(`{"metadata":{"labels":{"istio/multiCluster":"true"}}}`), client.DryRunAll)
 		},
 		"creating a Secret that is neither": func() error { return asAgent.Create(t.Context(), secret(system, "other", nil), client.DryRunAll) },
 		"changing a Secret of others":       func() error { return asAgent.Patch(t.Context(), foreign.DeepCopy(), label, client.DryRunAll) },
@@ -464,7 +494,64 @@ func TestTheAgentCanNotTouchSecretsOfOthers(t *testing.T) {
 			t.Errorf("%s: %v", own.Name, err)
 		}
 	}
+	// What somebody else put there stays, and keeps the agent from nothing.
+	if err := kube.Patch(t.Context(), known.DeepCopy(), merge(`{"metadata":{"labels":{"of":"somebody"},"finalizers":["example.com/held"]}}`)); err != nil {
+		t.Fatal(err)
+	}
+	if err := asAgent.Patch(t.Context(), known.DeepCopy(), merge(`{"data":{"password":"MQ=="}}`)); err != nil {
+		t.Errorf("credentials with a label and a finalizer of somebody else: %v", err)
+	}
+	if err := kube.Patch(t.Context(), known.DeepCopy(), merge(`{"metadata":{"finalizers":null}}`)); err != nil {
+		t.Fatal(err)
+	}
 	if err := asAgent.Patch(t.Context(), paired.DeepCopy(), merge(`{"data":{"token":null,"issuedRequest":"MQ=="}}`)); err != nil {
 		t.Errorf("taking the token out of a Secret that an issuer was paired by: %v", err)
+	}
+}
+
+// TestTheAgentCanNotTouchApplicationsOfOthers is for those that somebody wrote by hand, in a cluster that Compass manages too.
+func TestTheAgentCanNotTouchApplicationsOfOthers(t *testing.T) {
+	install(t, "compass")
+	asAgent, err := client.New(as(t, agentName), client.Options{Scheme: kube.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	application := func(name string, labels map[string]string, metadata *applicationv1alpha1.CompassMetadata) *applicationv1alpha1.Application {
+		return &applicationv1alpha1.Application{
+			ObjectMeta: metav1.ObjectMeta{Name: name, Labels: labels},
+			Spec:       applicationv1alpha1.ApplicationSpec{CompassMetadata: metadata, Services: []applicationv1alpha1.Service{}},
+		}
+	}
+	metadata := &applicationv1alpha1.CompassMetadata{ApplicationID: "1", Authentication: applicationv1alpha1.Authentication{ClientIDs: []string{}}}
+	label := map[string]string{applicationv1alpha1.ManagedByLabel: applicationv1alpha1.ManagedByAgent}
+	byHand, ofBefore, labelled := application("by-hand", nil, nil), application("of-before", nil, metadata), application("labelled", label, nil)
+	for _, a := range []*applicationv1alpha1.Application{byHand, ofBefore, labelled} {
+		if err := kube.Create(t.Context(), a.DeepCopy()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	take := client.RawPatch(types.MergePatchType, []byte(`{"metadata":{"labels":{"`+applicationv1alpha1.ManagedByLabel+`":"`+applicationv1alpha1.ManagedByAgent+`"}},`+
+		`"spec":{"compassMetadata":{"applicationId":"1","authentication":{"clientIds":[]}}}}`))
+	refused := map[string]func() error{
+		"changing":                    func() error { return asAgent.Patch(t.Context(), byHand.DeepCopy(), take, client.DryRunAll) },
+		"deleting":                    func() error { return asAgent.Delete(t.Context(), byHand.DeepCopy(), client.DryRunAll) },
+		"creating one of nobody":      func() error { return asAgent.Create(t.Context(), application("another", nil, nil), client.DryRunAll) },
+		"deleting one without a mark": func() error { return asAgent.Delete(t.Context(), ofBefore.DeepCopy(), client.DryRunAll) },
+	}
+	eventually(t, "the policy to be in force", func() error {
+		if err := refused["changing"](); !apierrors.IsForbidden(err) {
+			return fmt.Errorf("not refused: %v", err) //nolint:errorlint // it is told, not judged
+		}
+		return nil
+	})
+	for what, attempt := range refused {
+		if err := attempt(); !apierrors.IsForbidden(err) {
+			t.Errorf("%s: not refused: %v", what, err)
+		}
+	}
+	for _, a := range []*applicationv1alpha1.Application{ofBefore, labelled} {
+		if err := errors.Join(asAgent.Patch(t.Context(), a.DeepCopy(), take), asAgent.Delete(t.Context(), a.DeepCopy())); err != nil {
+			t.Errorf("adopting and deleting %s: %v", a.Name, err)
+		}
 	}
 }
