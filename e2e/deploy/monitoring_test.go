@@ -49,7 +49,8 @@ func operator(t *testing.T) {
 func TestWhatPrometheusAndDashboardsNeedIsAcceptedAndFits(t *testing.T) {
 	operator(t)
 	install(t, "compass")
-	folders := []string{manifests(t, "monitoring"), manifests(t, filepath.Join("monitoring", "agent")), manifests(t, "busola")}
+	apply(t, renderedOnboarding(t, "")) // whose namespace is its own
+	folders := []string{manifests(t, "monitoring"), manifests(t, filepath.Join("monitoring", "agent")), manifests(t, filepath.Join("monitoring", "onboarding")), manifests(t, "busola")}
 	t.Cleanup(func() {
 		for _, folder := range folders {
 			if _, err := kubectl(context.Background(), "", "delete", "-k", folder); err != nil {
@@ -116,6 +117,25 @@ func TestWhatPrometheusAndDashboardsNeedIsAcceptedAndFits(t *testing.T) {
 	slices.Sort(found)
 	if diff := cmp.Diff(names, found); diff != "" {
 		t.Errorf("PodMonitors (-want +got):\n%s", diff)
+	}
+
+	var ofOnboarding monitoringv1.PodMonitor
+	if err := kube.Get(t.Context(), client.ObjectKey{Namespace: onboarding, Name: onboarding}, &ofOnboarding); err != nil {
+		t.Fatal(err)
+	}
+	controller := deployment(t, parsed(t, renderedOnboarding(t, "")), onboarding).Spec.Template
+	selector, err := metav1.LabelSelectorAsSelector(&ofOnboarding.Spec.Selector)
+	if err != nil || !selector.Matches(labels.Set(controller.Labels)) {
+		t.Errorf("PodMonitor %s does not match its Pods: %v", onboarding, err)
+	}
+	if err := kube.Get(t.Context(), client.ObjectKey{Namespace: onboarding, Name: onboarding + "-from-probes-and-prometheus"}, &policy); err != nil {
+		t.Fatal(err)
+	}
+	ports, reached := controller.Spec.Containers[0].Ports, policy.Spec.Ingress[1].Ports[0].Port.IntVal
+	if !slices.ContainsFunc(ports, func(p corev1.ContainerPort) bool {
+		return p.Name == *ofOnboarding.Spec.PodMetricsEndpoints[0].Port && p.ContainerPort == reached
+	}) {
+		t.Errorf("PodMonitor %s: its port is not %d, which Prometheus may reach, of %v", onboarding, reached, ports)
 	}
 
 	var dashboards corev1.ConfigMapList

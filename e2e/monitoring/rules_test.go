@@ -33,7 +33,7 @@ type groups struct {
 }
 
 // components are those that have a folder in manifests/monitoring.
-var components = []string{"agent", "gateway", "validator"}
+var components = []string{"agent", "gateway", "validator", "onboarding"}
 
 // manifests is the path of a file or folder of manifests.
 func manifests(path ...string) string {

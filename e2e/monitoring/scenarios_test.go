@@ -74,6 +74,7 @@ const (
 	eventRequests    = "validator_requests_total"
 	eventClientEnd   = "validator_client_certificate_not_after_timestamp_seconds"
 	eventAttempts    = "validator_publisher_duration_seconds_count"
+	onboardReasons   = "appconn_onboard_cluster_reasons"
 )
 
 // certificate is one of 90 days that ends so long after the end, and is renewed in the last 27 days of it, beside an agent
@@ -102,6 +103,37 @@ var scenarios = map[string][]scenario{
 	"CompassAgentAbsent": {
 		{"no agent is scraped", nil, absent("Nobody renews the client certificate, and changes in Compass do not reach the cluster.")},
 		{"an agent waits for its configuration", map[string]string{acting(agentUp): steady(0)}, nil},
+	},
+	"OnboardingAbsent": {
+		{"no controller is scraped", nil, absent("Clusters are not taken into Compass, and tokens that nobody used are not replaced.")},
+		{"one waits for the Lease", map[string]string{series("appconn_onboard_acting", "a"): steady(0)}, nil},
+	},
+	"OnboardingInactive": {
+		{"all wait", map[string]string{series("appconn_onboard_acting", "a"): steady(0), series("appconn_onboard_acting", "b"): steady(0)},
+			once("All wait for the Lease. Clusters are not taken into Compass, and tokens that nobody used are not replaced.")},
+		{"one of two waits", map[string]string{series("appconn_onboard_acting", "a"): steady(0), series("appconn_onboard_acting", "b"): steady(1)}, nil},
+	},
+	"OnboardingDirectorFailing": {
+		{"there is no access token", map[string]string{acting(onboardReasons, "reason", "AccessFailed"): steady(3), waiting(onboardReasons, "reason", "AccessFailed"): steady(0)},
+			once("3 clusters are held up by AccessFailed.", "reason", "AccessFailed")},
+		{"a cluster fails", map[string]string{acting(onboardReasons, "reason", "ClusterUnreachable"): steady(3)}, nil},
+		{"it was so for ten minutes", map[string]string{acting(onboardReasons, "reason", "DirectorFailed"): "1+0x10 0+0x79"}, nil},
+	},
+	"OnboardingClustersFailing": {
+		{"clusters are away", map[string]string{acting(onboardReasons, "reason", "ClusterUnreachable"): steady(2), waiting(onboardReasons, "reason", "ClusterUnreachable"): steady(0)},
+			once("2 of them, because of ClusterUnreachable.", "reason", "ClusterUnreachable")},
+		{"an agent spends tokens in vain", map[string]string{acting(onboardReasons, "reason", "TokenSpent"): steady(1)}, once("1 of them, because of TokenSpent.", "reason", "TokenSpent")},
+		{"all are connected or wait for their agents", map[string]string{
+			acting(onboardReasons, "reason", "Connected"): steady(5), acting(onboardReasons, "reason", "TokenUnused"): steady(1), acting(onboardReasons, "reason", "Pairing"): steady(1),
+		}, nil},
+	},
+	"OnboardingRemovalStuck": {
+		{"one is", map[string]string{acting("appconn_onboard_clusters", "state", "Offboarding"): steady(1)}, once("The Secrets of 1 clusters are deleted, and their runtimes are still registered.")},
+		{"none is", map[string]string{acting("appconn_onboard_clusters", "state", "Offboarding"): steady(0), acting("appconn_onboard_clusters", "state", "Failed"): steady(1)}, nil},
+	},
+	"OnboardingVerificationOff": {
+		{"of one cluster", map[string]string{series("appconn_onboard_unverified_clusters", "a"): steady(1)}, once("The kubeconfigs of 1 clusters verify nobody: whoever is on the way gets their credentials.")},
+		{"of none", map[string]string{series("appconn_onboard_unverified_clusters", "a"): steady(0)}, nil},
 	},
 	"CompassNotConnected": {
 		{"the last calls failed", condition("Connected", 0), once("The last calls to Compass failed, or the cluster is not paired. Changes in Compass do not reach the cluster.")},

@@ -137,6 +137,7 @@ func (a *attempt) reach() (*enrolment.Cluster, func(), error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	a.told.unverified = config.Insecure
 	if config.Insecure {
 		a.log.Warn("the API server of this cluster is NOT verified: whoever is on the way gets the credentials of the kubeconfig, and the token for Compass", "server", config.Host)
 	}

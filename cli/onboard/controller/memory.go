@@ -77,14 +77,26 @@ func (m *memory) note(e *entry, told record) {
 	e.told = told
 }
 
-// states counts the clusters.
-func (m *memory) states() map[State]int {
+// tally is how many clusters are in which state, and why, and of how many the API server is not verified.
+type tally struct {
+	states     map[State]int
+	reasons    map[Reason]int
+	unverified int
+}
+
+// tally counts the clusters.
+func (m *memory) tally() tally {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	found := map[State]int{}
+	found := tally{states: map[State]int{}, reasons: map[Reason]int{}}
 	for _, e := range m.entries {
-		if e.told.state != "" {
-			found[e.told.state]++
+		if e.told.state == "" {
+			continue
+		}
+		found.states[e.told.state]++
+		found.reasons[e.told.reason]++
+		if e.told.unverified {
+			found.unverified++
 		}
 	}
 	return found

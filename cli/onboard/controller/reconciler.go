@@ -87,7 +87,7 @@ type Reconciler struct {
 // NewReconciler completes a Reconciler.
 func NewReconciler(r Reconciler) *Reconciler {
 	r.memory = newMemory()
-	r.Metrics.count(r.memory.states)
+	r.Metrics.count(r.memory.tally)
 	return &r
 }
 

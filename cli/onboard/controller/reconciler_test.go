@@ -281,7 +281,7 @@ func TestClustersThatFailAreToldWithWhatIsWrongAndTriedLaterAndLaterAndHoldUpNob
 	if got := w.record("garbage"); got["state"] != string(Waiting) {
 		t.Errorf("a kubeconfig that was mended: %v", got)
 	}
-	if got, want := r.memory.states(), map[State]int{Waiting: 2, Failed: 3}; !maps.Equal(got, want) {
+	if got, want := r.memory.tally().states, map[State]int{Waiting: 2, Failed: 3}; !maps.Equal(got, want) {
 		t.Errorf("states %v, not %v", got, want)
 	}
 }

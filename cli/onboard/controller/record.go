@@ -48,6 +48,8 @@ type record struct {
 	cluster, runtime, tenant string
 	// expires is when the token in the cluster ends, next when a failure is tried again; zero if there is none.
 	expires, next time.Time
+	// unverified: the kubeconfig does not verify the API server.
+	unverified bool
 }
 
 // data is what the ConfigMap holds.
@@ -63,6 +65,9 @@ func (r record) data() map[string]string {
 	add("cluster", r.cluster)
 	add("runtime", r.runtime)
 	add("tenant", r.tenant)
+	if r.unverified {
+		data["unverified"] = "true"
+	}
 	for key, at := range map[string]time.Time{"tokenExpires": r.expires, "nextAttempt": r.next} {
 		if !at.IsZero() {
 			data[key] = at.UTC().Format(time.RFC3339)

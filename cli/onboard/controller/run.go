@@ -134,6 +134,12 @@ func (o *Options) Run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
+	if err := mgr.Add(manager.RunnableFunc(func(context.Context) error { // of the one that is elected
+		measured.leads()
+		return nil
+	})); err != nil {
+		return err
+	}
 	if err := serve(mgr, registry, health, metrics); err != nil {
 		return err
 	}

@@ -159,6 +159,18 @@ func TestOneOfTwoControllersOnboardsManyClustersAndTheOtherGoesOnWhenItEnds(t *t
 		if diff := cmp.Diff(want, states(first)); diff != "" {
 			t.Errorf("metrics (-want +got):\n%s", diff)
 		}
+		told := func(of *running, line string) {
+			t.Helper()
+			text, err := fetch(of.metrics + "/metrics")
+			w.must(err)
+			if !strings.Contains(text, "\nappconn_onboard_"+line+"\n") {
+				t.Errorf("the metrics lack %s", line)
+			}
+		}
+		for _, line := range []string{"acting 1", "unverified_clusters 0", `cluster_reasons{reason="TokenUnused"} 12`, `cluster_reasons{reason="KubeconfigInvalid"} 1`, `cluster_reasons{reason="Connected"} 0`} {
+			told(first, line)
+		}
+		told(second, "acting 0")
 		if got := states(second); !strings.Contains(got, `clusters{state="WaitingForAgent"} 0`) || !strings.Contains(got, `actions_total{action="register"} 0`) {
 			t.Errorf("the standby acts:\n%s", got)
 		}

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
 	"github.com/application-connector/application-connector/cli/onboard/enrolment"
@@ -105,5 +106,27 @@ func TestARecordHasANameThatFitsAndIsNoOthers(t *testing.T) {
 		if want != "" && got != want || len(got) > 253 || got == recordName(secret[1:]+"b") {
 			t.Errorf("%s: %s", secret, got)
 		}
+	}
+}
+
+func TestAClusterThatIsNotVerifiedIsToldInTheLogTheRecordAndTheMetricsAtEachAttempt(t *testing.T) {
+	w := newWorld(t)
+	r := w.controller(func(s *Settings) { s.Insecure = true })
+	w.enlist("c", fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"c","clusters":[{"name":"c","cluster":{"server":"%s/c/c","insecure-skip-tls-verify":true}}],
+		"users":[{"name":"c","user":{"token":%q}}],"contexts":[{"name":"c","context":{"cluster":"c","user":"c"}}]}`, w.front.URL, home.BearerToken))
+	for attempt := range 2 {
+		w.mustStep(r, "c")
+		w.passes(time.Hour)
+		if got := strings.Count(w.log.String(), "is NOT verified"); got != attempt+1 {
+			t.Errorf("after %d attempts it is told %d times", attempt+1, got)
+		}
+	}
+	if got := w.record("c"); got["unverified"] != "true" || r.memory.tally().unverified != 1 {
+		t.Errorf("record %v, metrics %v", got, r.memory.tally())
+	}
+	w.edit("c", func(s *corev1.Secret) { s.Data["config"] = w.kubeconfig("c", home.BearerToken) })
+	w.mustStep(r, "c")
+	if got := w.record("c"); got["unverified"] != "" || r.memory.tally().unverified != 0 {
+		t.Errorf("once it is verified: record %v, metrics %v", got, r.memory.tally())
 	}
 }
