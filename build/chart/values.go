@@ -63,6 +63,8 @@ type choice struct {
 
 var choices = []choice{
 	{path: "metadata/labels/+zz", replace: lines(`{{- include "application-connector.labels" . | nindent INDENT }}`)},
+	// No part of the release, or a rollback to the revision that made it would put it back over what the agent wrote.
+	{kind: "Secret", name: "kyma-gateway-certs-cacert", path: "metadata/annotations/+zz", replace: lines("helm.sh/hook: pre-install,pre-upgrade")},
 	{kind: "PodMonitor", path: "metadata/labels/+zy", replace: items(".Values.monitoring.labels")},
 	{kind: "PrometheusRule", path: "metadata/labels/+zy", replace: items(".Values.monitoring.labels")},
 	{kind: "Certificate", path: "spec/issuerRef", replace: block("issuerRef", ".Values.istio.serverCertificate.issuer")},

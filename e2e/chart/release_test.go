@@ -79,6 +79,13 @@ func upgrade(t *testing.T, values map[string]any) error {
 	return err
 }
 
+func rollback(t *testing.T, revision int) error {
+	t.Helper()
+	rollback := action.NewRollback(helm(t))
+	rollback.Version, rollback.ServerSideApply, rollback.WaitStrategy = revision, "auto", kube.HookOnlyStrategy
+	return rollback.Run(name)
+}
+
 func uninstall(t *testing.T) error {
 	t.Helper()
 	uninstall := action.NewUninstall(helm(t))
@@ -210,6 +217,17 @@ func TestAReleaseIsUpgradedAndUninstalledWithoutLossOfWhatIsNotItsOwn(t *testing
 	}
 	if got := shortNames(); got != `["app"]` {
 		t.Errorf("after the upgrade Application has the short names %s", got)
+	}
+
+	// As --rollback-on-failure does by itself. The first revision is the one that made the Secret.
+	if err := rollback(t, 1); err != nil {
+		t.Fatal(err)
+	}
+	if got := shortNames(); got != "" {
+		t.Errorf("after the rollback Application has the short names %s", got)
+	}
+	if got := authorities(); got != `"b3RoZXJz"` {
+		t.Errorf("after the rollback the authorities are %s", got)
 	}
 
 	if err := uninstall(t); err != nil {
