@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -117,19 +118,53 @@ func (o *object) template(key string, others []map[string]*object) (string, erro
 	if err != nil {
 		return "", err
 	}
+	defined, lines, err := o.environment(lines)
+	if err != nil {
+		return "", err
+	}
+	return defined + under(conditions, lines), nil
+}
+
+// extraEnv begins the line below a container's variables that names the value with further ones.
+const extraEnv = "EXTRA-ENV "
+
+// environment takes the variables of a container out into a template of their own, and has those of the values put in the place of
+// those with the same name: server-side apply takes no two of one name.
+func (o *object) environment(lines []string) (defined string, rest []string, err error) {
+	end := slices.IndexFunc(lines, func(line string) bool { return strings.HasPrefix(strings.TrimSpace(line), extraEnv) })
+	if end < 0 {
+		return "", lines, nil
+	}
+	indent, value, _ := strings.Cut(lines[end], extraEnv)
+	start := slices.Index(lines[:end], indent+"env:")
+	if start < 0 {
+		return "", nil, errors.New("its variables have no beginning")
+	}
+	name := "application-connector.env." + o.name
+	var own strings.Builder
+	for _, line := range lines[start+1 : end] {
+		own.WriteString(strings.TrimPrefix(line, indent) + "\n")
+	}
+	defined = fmt.Sprintf("{{- define %q }}\n%s{{- end }}\n", name, own.String())
+	include := fmt.Sprintf("{{- include \"application-connector.env\" (list (include %q .) %s) | nindent %d }}", name, value, len(indent))
+	return defined, slices.Concat(lines[:start+1], []string{include}, lines[end+1:]), nil
+}
+
+// under puts an object under conditions.
+func under(conditions, lines []string) string {
 	text := "---\n" + strings.Join(lines, "\n") + "\n"
 	switch len(conditions) {
 	case 0:
-		return text, nil
+		return text
 	case 1:
-		return "{{- if " + conditions[0] + " }}\n" + text + "{{- end }}\n", nil
+		return "{{- if " + conditions[0] + " }}\n" + text + "{{- end }}\n"
 	}
 	for i, c := range conditions {
 		if strings.Contains(c, " ") {
 			conditions[i] = "(" + c + ")"
 		}
 	}
-	return "{{- if and " + strings.Join(conditions, " ") + " }}\n" + text + "{{- end }}\n", nil
+	return "{{- if and " + strings.Join(conditions, " ") + " }}\n" + text + "{{- end }}\n"
 }
 
 // not is the opposite of a condition.

@@ -102,7 +102,9 @@ func init() {
 			choice{kind: priority.kind, name: priority.name, path: "value", replace: inline("{{ " + values + ".priorityClass.value }}")})
 		wholes = append(wholes, whole{kind: "PodDisruptionBudget", name: c.name, value: values + ".podDisruptionBudget.enabled"})
 		of("PodDisruptionBudget", "spec/maxUnavailable", inline("{{ "+values+".podDisruptionBudget.maxUnavailable }}"))
-		deployment(pod+"containers/0/env/+", items(values+".extraEnv"))
+		deployment(pod+"containers/0/env/+", lines(extraEnv+values+".extraEnv"))
+		deployment(pod+"containers/0/+volumeMounts", optional("volumeMounts", values+".extraVolumeMounts"))
+		deployment(pod+"+volumes", optional("volumes", values+".extraVolumes"))
 		if c.value == "agent" {
 			deployment("spec/replicas", inline("{{ "+values+".replicas }}"))
 			continue

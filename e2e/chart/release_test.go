@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/go-cmp/cmp"
 	"helm.sh/helm/v4/pkg/action"
 	"helm.sh/helm/v4/pkg/chart/loader"
 	"helm.sh/helm/v4/pkg/kube"
@@ -273,5 +274,86 @@ func TestEveryVariantIsInstalled(t *testing.T) {
 				t.Fatal(err)
 			}
 		})
+	}
+}
+
+// TestTheAPIServerTakesWhatAnAdministratorAddsToPods has the page's own example, and variables that the chart has too: an API server
+// refuses two of one name. Upgrading by the values of before keeps them.
+func TestTheAPIServerTakesWhatAnAdministratorAddsToPods(t *testing.T) {
+	clean(t)
+	page, err := os.ReadFile("../../docs/reference/chart.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, example, found := strings.Cut(string(page), "```yaml\n")
+	if example, _, _ = strings.Cut(example, "```"); !found {
+		t.Fatal("the page has no example")
+	}
+	const added = `
+nodeSelector: {disk: ssd}
+tolerations: [{operator: Exists}]
+affinity: {nodeAffinity: {preferredDuringSchedulingIgnoredDuringExecution: [{weight: 1, preference: {matchExpressions: [{key: a, operator: Exists}]}}]}}
+podLabels: {team: shop}
+podAnnotations: {example.com/a: b}
+extraVolumes: [{name: more, emptyDir: {}}]
+extraVolumeMounts: [{name: more, mountPath: /more}]
+extraEnv: [{name: GOMEMLIMIT, value: 100MiB}, {name: MORE, value: m}]
+`
+	given := values(t, every, example)
+	for _, component := range []string{"gateway", "validator"} {
+		overlay(given[component].(map[string]any), values(t, added))
+	}
+	given["agent"].(map[string]any)["extraEnv"] = append(given["agent"].(map[string]any)["extraEnv"].([]any), map[string]any{"name": "APP_LOG_LEVEL", "value": "debug"})
+	if err := install(t, chart, false, given); err != nil {
+		t.Fatal(err)
+	}
+	variables := func() map[string]string {
+		got := map[string]string{}
+		for _, name := range []string{"compass-runtime-agent", "central-application-gateway", "central-application-connectivity-validator"} {
+			d, err := resources(deployments).Namespace(system).Get(t.Context(), name, metav1.GetOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			containers, _, _ := unstructured.NestedSlice(d.Object, "spec", "template", "spec", "containers")
+			for _, variable := range containers[0].(map[string]any)["env"].([]any) {
+				v := variable.(map[string]any)
+				if value, is := v["value"].(string); is {
+					got[name+" "+v["name"].(string)] += value
+				}
+			}
+		}
+		return got
+	}
+	before := variables()
+	for name, want := range map[string]string{
+		"compass-runtime-agent APP_LOG_LEVEL":                       "debug",
+		"compass-runtime-agent APP_COMPASS_CA_FILE":                 "/etc/compass/ca.crt",
+		"compass-runtime-agent APP_LOG_FORMAT":                      "json",
+		"central-application-gateway GOMEMLIMIT":                    "100MiB",
+		"central-application-connectivity-validator GOMEMLIMIT":     "100MiB",
+		"central-application-connectivity-validator MORE":           "m",
+		"central-application-connectivity-validator APP_LOG_FORMAT": "json",
+	} {
+		if before[name] != want {
+			t.Errorf("%s is %q, not %q", name, before[name], want)
+		}
+	}
+	loaded, err := loader.Load(chart)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, reuse := range []func(*action.Upgrade){
+		func(u *action.Upgrade) { u.ReuseValues = true },
+		func(u *action.Upgrade) { u.ResetThenReuseValues = true },
+	} {
+		upgrade := action.NewUpgrade(helm(t))
+		upgrade.Namespace, upgrade.WaitStrategy = system, kube.HookOnlyStrategy
+		reuse(upgrade)
+		if _, err := upgrade.RunWithContext(t.Context(), name, loaded, map[string]any{"image": map[string]any{"pullPolicy": "Always"}}); err != nil {
+			t.Fatal(err)
+		}
+		if diff := cmp.Diff(before, variables()); diff != "" {
+			t.Errorf("after an upgrade by the values of before (-before +after):\n%s", diff)
+		}
 	}
 }
