@@ -39,7 +39,9 @@ func (c *client) MakeRequest(ctx context.Context, req *genqlient.Request, resp *
 // do sends the request. It fills in e on its way and returns it, or nil.
 func (c *client) do(ctx context.Context, req *genqlient.Request, resp *genqlient.Response, e *Error) error {
 	fail := func(kind Kind, cause error) error {
-		e.Kind, e.Err = kind, cause
+		if e.Kind, e.Err = kind, cause; kind == Timeout {
+			c.transport.redial()
+		}
 		return e
 	}
 	u, err := url.Parse(c.endpoint)

@@ -106,7 +106,17 @@ type Transport struct {
 // session is the connections that were made with one client certificate. A connection keeps the certificate of its
 // handshake for life, and HTTP/2 puts new requests on connections in use, so a new certificate needs connections of
 // its own: else requests would go on with the old one, which may be revoked next.
-type session struct{ http *http.Transport }
+type session struct {
+	http        *http.Transport
+	certificate *tls.Certificate
+}
+
+// closeIdle closes the connections that carry no request, and those a moment later whose last request just ended: HTTP/2 counts
+// a stream for a while after its answer was read.
+func (s *session) closeIdle() {
+	s.http.CloseIdleConnections()
+	time.AfterFunc(time.Second, s.http.CloseIdleConnections)
+}
 
 // NewTransport makes a Transport without a client certificate.
 func NewTransport(o Options) *Transport {
@@ -138,7 +148,21 @@ func NewTransport(o Options) *Transport {
 // SetCertificate makes all requests that start from now on use this client certificate; nil means none. Requests in
 // flight finish with the old one, whose connections are then closed.
 func (t *Transport) SetCertificate(c *tls.Certificate) {
-	next := &session{http: &http.Transport{
+	t.swap.Lock()
+	defer t.swap.Unlock()
+	t.replace(c)
+}
+
+// redial makes the requests from now on use new connections. HTTP/2 keeps using a connection that fell silent (a NAT that forgot
+// it, a peer that lost power), and every request on it would time out.
+func (t *Transport) redial() {
+	t.swap.Lock()
+	defer t.swap.Unlock()
+	t.replace(t.current.Load().certificate)
+}
+
+func (t *Transport) replace(c *tls.Certificate) {
+	next := &session{certificate: c, http: &http.Transport{
 		Proxy:                  t.options.Proxy,
 		DialContext:            (&net.Dialer{Timeout: dialTimeout, KeepAlive: 30 * time.Second}).DialContext,
 		TLSHandshakeTimeout:    handshakeTimeout,
@@ -159,10 +183,8 @@ func (t *Transport) SetCertificate(c *tls.Certificate) {
 			},
 		},
 	}}
-	t.swap.Lock()
-	defer t.swap.Unlock()
 	if old := t.current.Swap(next); old != nil {
-		old.http.CloseIdleConnections()
+		old.closeIdle()
 	}
 }
 
@@ -196,7 +218,7 @@ func (t *Transport) roundTripper() http.RoundTripper {
 // retire closes what a finished request leaves idle, if its session was replaced meanwhile.
 func (t *Transport) retire(s *session) {
 	if t.current.Load() != s {
-		s.http.CloseIdleConnections()
+		s.closeIdle()
 	}
 }
 
