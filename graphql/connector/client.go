@@ -18,6 +18,9 @@ import (
 // TokenHeader is the HTTP header of a one-time token.
 const TokenHeader = "Connector-Token"
 
+// maxURL bounds the URLs that the Connector names, in bytes: they are stored and told.
+const maxURL = 2048
+
 // Client of one Connector endpoint: the token endpoint for calls with a token, the one secured by certificates for
 // calls without. It is safe for concurrent use. All errors are of type *graphql.Error.
 type Client struct {
@@ -77,8 +80,14 @@ func configuration(p query.Plane) (Configuration, error) {
 		if f.value == nil || *f.value == "" {
 			return Configuration{}, fmt.Errorf("configuration.managementPlaneInfo.%s is missing", f.name)
 		}
-		if u, err := url.Parse(*f.value); err != nil || u.Scheme != "https" || u.Host == "" {
+		u, err := url.Parse(*f.value)
+		switch {
+		case len(*f.value) > maxURL:
+			return Configuration{}, fmt.Errorf("configuration.managementPlaneInfo.%s has %d bytes, want at most %d", f.name, len(*f.value), maxURL)
+		case err != nil || u.Scheme != "https" || u.Host == "":
 			return Configuration{}, fmt.Errorf("configuration.managementPlaneInfo.%s is no https URL", f.name)
+		case u.User != nil: // whoever reads the CompassConnection would read it
+			return Configuration{}, fmt.Errorf("configuration.managementPlaneInfo.%s holds a user name or a password, want none", f.name)
 		}
 		*f.to = *f.value
 	}

@@ -118,6 +118,10 @@ func TestAConfigurationThatLacksSomethingNamesIt(t *testing.T) {
 			"configuration.managementPlaneInfo.certificateSecuredConnectorURL is missing"},
 		{`{` + token + `,` + info + `,"managementPlaneInfo":{"directorURL":"http://d.example.com","certificateSecuredConnectorURL":"https://c.example.com"}}`,
 			"configuration.managementPlaneInfo.directorURL is no https URL"},
+		{`{` + token + `,` + info + `,"managementPlaneInfo":{"directorURL":"https://me:canary@d.example.com","certificateSecuredConnectorURL":"https://c.example.com"}}`,
+			"configuration.managementPlaneInfo.directorURL holds a user name or a password, want none"},
+		{`{` + token + `,` + info + `,"managementPlaneInfo":{"directorURL":"https://d.example.com/` + strings.Repeat("x", 2048) + `","certificateSecuredConnectorURL":"https://c.example.com"}}`,
+			"configuration.managementPlaneInfo.directorURL has 2070 bytes, want at most 2048"},
 	}
 	for _, test := range tests {
 		client, _ := answering(t, `{"data":{"configuration":`+test.configuration+`}}`)
