@@ -307,6 +307,14 @@ func (a *applications) Sync(ctx context.Context, snapshot director.Snapshot) (co
 	}, err
 }
 
+// longestRetry bounds the waiting time after errors of the API server. An agent that waited for a quarter of an hour, as the
+// default may, would be away long after the API server is back.
+const longestRetry = time.Minute
+
+func retries() workqueue.TypedRateLimiter[reconcile.Request] {
+	return workqueue.NewTypedItemExponentialFailureRateLimiter[reconcile.Request](5*time.Millisecond, longestRetry)
+}
+
 // control sets up the one controller. Of the Secrets only those are watched that have a name in the options, and of these
 // only the metadata is held: the content is read when it is needed.
 func (o Options) control(mgr manager.Manager, config *rest.Config, r *connection.Reconciler) ([]cache.Cache, error) {
@@ -316,7 +324,7 @@ func (o Options) control(mgr manager.Manager, config *rest.Config, r *connection
 			predicate.GenerationChangedPredicate{},
 			predicate.AnnotationChangedPredicate{},
 		))).
-		WithOptions(controller.Options{MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true)}).
+		WithOptions(controller.Options{MaxConcurrentReconciles: 1, SkipNameValidation: ptr.To(true), RateLimiter: retries()}).
 		// There may be no CompassConnection to begin with.
 		WatchesRawSource(source.Func(func(_ context.Context, queue workqueue.TypedRateLimitingInterface[reconcile.Request]) error {
 			queue.Add(request)
