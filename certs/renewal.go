@@ -33,11 +33,19 @@ func (p RenewalPolicy) Validate() error {
 	return nil
 }
 
-// RenewAt is when a certificate is to be renewed, on a whole second. The lifetime is that of the certificate as issued.
-func (p RenewalPolicy) RenewAt(cert *x509.Certificate) time.Time {
-	lifetime := cert.NotAfter.Sub(cert.NotBefore)
+// RenewAt is when a certificate is to be renewed, on a whole second. The lifetime is that of the certificate as issued, or ends
+// with what signed it: a certificate is refused when its authority has ended. An authority that had ended before the certificate
+// was issued is not what it is trusted by.
+func (p RenewalPolicy) RenewAt(cert *x509.Certificate, above ...*x509.Certificate) time.Time {
+	end := cert.NotAfter
+	for _, c := range above {
+		if c.NotAfter.Before(end) && c.NotAfter.After(cert.NotBefore) {
+			end = c.NotAfter
+		}
+	}
+	lifetime := end.Sub(cert.NotBefore)
 	left := time.Duration(float64(lifetime) * p.Threshold * (1 - renewalSpread*fraction(p.Identity)))
-	return cert.NotAfter.Add(-max(left, p.Floor)).Truncate(time.Second)
+	return end.Add(-max(left, p.Floor)).Truncate(time.Second)
 }
 
 // fraction maps an identity to [0,1), evenly.

@@ -1,6 +1,7 @@
 package connection_test
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -53,6 +54,8 @@ type compass struct {
 	// sent are the one-time tokens that came, in order, refused or not.
 	sent   []secret.Value
 	serial int64
+	// life of the certificates that it signs; 0 means 90 days.
+	life time.Duration
 	// subject is what it demands of requests.
 	subject string
 }
@@ -232,7 +235,7 @@ func (c fakeConnector) Sign(ctx context.Context, token secret.Value, csrPEM []by
 	now := c.clock.Now()
 	c.serial++
 	leaf := c.sign(&x509.Certificate{
-		SerialNumber: big.NewInt(1000 + c.serial), Subject: csr.Subject, NotBefore: now, NotAfter: now.AddDate(0, 0, 90),
+		SerialNumber: big.NewInt(1000 + c.serial), Subject: csr.Subject, NotBefore: now, NotAfter: now.Add(cmp.Or(c.life, 90*24*time.Hour)),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth},
 	}, c.ca, csr.PublicKey)
 	c.mu.Lock()

@@ -277,7 +277,25 @@ func (r *Reconciler) forget(ctx context.Context, v *view) error {
 func (r *Reconciler) failed(v *view, err error) {
 	st := v.status()
 	st.ConsecutiveFailures++
-	v.next = r.Schedule.AfterFailure(r.Clock.Now(), st.ConsecutiveFailures, retryAfter(err))
+	asked := retryAfter(err)
+	v.next = r.inTime(v, r.Schedule.AfterFailure(r.Clock.Now(), st.ConsecutiveFailures, asked), asked)
+}
+
+// inTime keeps a waiting time from outlasting a short certificate: while a renewal lies ahead it ends there, and when one is due,
+// it is a quarter of what is left at most. The floor holds, and what Compass asked for.
+func (r *Reconciler) inTime(v *view, next time.Time, asked time.Duration) time.Time {
+	now := r.Clock.Now()
+	if !v.client.usable() || !v.client.credential.ValidAt(now) {
+		return next
+	}
+	limit := r.renewAt(v.client.credential)
+	if !now.Before(limit) {
+		limit = now.Add(v.client.credential.Leaf().NotAfter.Sub(now) / 4)
+	}
+	if limit = latest(limit, now.Add(max(r.Schedule.Floor, time.Second, min(asked, maxRetryAfter)))); limit.Before(next) {
+		return limit
+	}
+	return next
 }
 
 // WrongRuntimeError says that a one-time token was that of another runtime than the configuration Secret names.

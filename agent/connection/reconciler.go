@@ -26,6 +26,9 @@ import (
 // attemptTimeout bounds one attempt, whatever its parts do.
 const attemptTimeout = 10 * time.Minute
 
+// tellTimeout is what is left, after an attempt that took all of its time, to write what became of it.
+const tellTimeout = 30 * time.Second
+
 // Options of a Reconciler.
 type Options struct {
 	// Secrets that are read and written.
@@ -158,10 +161,10 @@ func (r *Reconciler) Reconcile(ctx context.Context, req reconcile.Request) (reco
 	}
 	r.busySince.Store(r.Clock.Now().UnixNano())
 	defer r.busySince.Store(0)
-	attempt, cancel := context.WithTimeout(ctx, attemptTimeout)
+	whole, cancel := context.WithTimeout(ctx, attemptTimeout+tellTimeout)
 	defer cancel()
 
-	result, err := r.reconcile(attempt)
+	result, err := r.reconcile(whole)
 	if err != nil && ctx.Err() != nil {
 		return reconcile.Result{}, nil // the agent ends; whoever comes next goes on
 	}
@@ -179,6 +182,7 @@ func (r *Reconciler) reconcile(ctx context.Context) (reconcile.Result, error) {
 	row := Decide(r.situation(v))
 	r.Log.DebugContext(ctx, "decided", "action", row.Do, "because", row.Name)
 	if row.Do == Rest {
+		r.Metrics.Gone()
 		return reconcile.Result{}, nil
 	}
 	if row.Do.calls() && v.now.Before(r.quiet) {
@@ -307,7 +311,7 @@ func (r *Reconciler) due(v *view, mereSync bool) bool {
 		return true
 	}
 	if began && st.State == compassv1alpha1.Synchronized && v.now.After(st.NextAttempt.Time) {
-		r.moment = r.Schedule.AfterStart(v.now, v.config.runtimeID)
+		r.moment = r.inTime(v, r.Schedule.AfterStart(v.now, v.config.runtimeID), 0)
 	}
 	next := st.NextAttempt.Time
 	if mereSync && r.moment.After(next) {

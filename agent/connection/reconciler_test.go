@@ -49,11 +49,12 @@ type world struct {
 	cleaner *cleaner
 	client  client.Client
 	// refuse, if it gives an error for a kind of request and the name of an object, makes the API server refuse it.
-	refuse func(verb, name string) error
-	r      *connection.Reconciler
-	log    bytes.Buffer
-	events *events.FakeRecorder
-	skew   time.Duration // by which the worker's clock is ahead of Compass's
+	refuse   func(verb, name string) error
+	r        *connection.Reconciler
+	log      bytes.Buffer
+	events   *events.FakeRecorder
+	registry *prometheus.Registry // of the worker's metrics
+	skew     time.Duration        // by which the worker's clock is ahead of Compass's
 	// manager, if set, is there and owns the client certificate.
 	manager *certManager
 }
@@ -164,7 +165,8 @@ func (w *world) register(runtimeID, tenant, token string) {
 
 // restart forgets what a process remembers.
 func (w *world) restart() {
-	metrics := status.NewMetrics(prometheus.NewRegistry())
+	w.registry = prometheus.NewRegistry()
+	metrics := status.NewMetrics(w.registry)
 	name := func(s string) types.NamespacedName { return types.NamespacedName{Namespace: "ns", Name: s} }
 	w.r = &connection.Reconciler{
 		Options: connection.Options{

@@ -93,7 +93,7 @@ func (r *Reconciler) maintenanceFailed(ctx context.Context, v *view, err error, 
 func (r *Reconciler) renewAt(c certs.Credential) time.Time {
 	policy := r.Renewal
 	policy.Identity = c.Leaf().Subject.CommonName
-	return policy.RenewAt(c.Leaf())
+	return policy.RenewAt(c.Leaf(), c.Chain[1:]...)
 }
 
 func renewalReason(v *view) string {

@@ -277,9 +277,10 @@ func (s store) configuration(ctx context.Context) (configuration, bool, error) {
 	if err != nil || found == nil {
 		return configuration{}, false, err
 	}
+	text := func(key string) string { return string(bytes.TrimSpace(found.Data[key])) } // a file ends with a newline
 	return configuration{
-		connectorURL: string(found.Data[keyConnectorURL]), runtimeID: string(found.Data[keyRuntimeID]),
-		tenant: string(found.Data[keyTenant]), token: secret.Value(found.Data[keyToken]), annotations: found.Annotations,
+		connectorURL: text(keyConnectorURL), runtimeID: text(keyRuntimeID), tenant: text(keyTenant),
+		token: secret.Value(text(keyToken)), annotations: found.Annotations,
 	}, true, nil
 }
 

@@ -85,6 +85,14 @@ func (m *Metrics) Failures(byReason map[string]int) {
 	}
 }
 
+// Gone takes back what is shown of a CompassConnection and its certificate: there is none any more.
+func (m *Metrics) Gone() {
+	m.conditions.Reset()
+	for _, g := range []prometheus.Gauge{m.notBefore, m.notAfter, m.renewAt, m.up} {
+		g.Set(0)
+	}
+}
+
 // conditions are the types of all conditions that a CompassConnection may have.
 var conditions = []string{
 	compassv1alpha1.ConditionReady, compassv1alpha1.ConditionConnected, compassv1alpha1.ConditionCertificateReady, compassv1alpha1.ConditionApplicationsSynced,
