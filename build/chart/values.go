@@ -24,6 +24,8 @@ var features = []struct{ value, kustomization string }{
 	{".Values.agent.certManager", base + "\ncomponents: [../components/agent-cert-manager]"},
 	{".Values.tracing.endpoint", base + "\ncomponents: [../components/tracing]"},
 	{".Values.monitoring.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring]"},
+	{".Values.onboarding.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../onboarding]"},
+	{"and .Values.monitoring.enabled .Values.onboarding.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring/onboarding]"},
 	{"and .Values.monitoring.enabled .Values.agent.enabled", "resources: [../overlays/compass, ../istio/fail-closed, ../monitoring/agent]"},
 }
 
@@ -36,7 +38,11 @@ var components = []component{
 	{name: "compass-runtime-agent", value: "agent", policies: "compass"},
 	{name: "central-application-gateway", value: "gateway", policies: "gateway"},
 	{name: "central-application-connectivity-validator", value: "validator", policies: "validator"},
+	{name: onboarding, value: "onboarding", policies: "onboarding"},
 }
+
+// onboarding is the name of the controller, and of its namespace.
+const onboarding = "application-connector-onboarding"
 
 // whole puts objects of a kind, or those whose name has a pattern (path.Match), under a condition.
 type whole struct {
@@ -85,7 +91,11 @@ func init() {
 			choices = append(choices, choice{kind: kind, name: c.name, path: path, replace: replace})
 		}
 		deployment := func(path string, replace func(string) string) { of("Deployment", path, replace) }
-		deployment(pod+"containers/0/image", inline(`{{ include "application-connector.image" (list . "%s" "%s") }}`, c.value, c.name))
+		image := c.name
+		if c.value == "onboarding" {
+			image = "appconn"
+		}
+		deployment(pod+"containers/0/image", inline(`{{ include "application-connector.image" (list . "%s" "%s") }}`, c.value, image))
 		deployment(pod+"containers/0/imagePullPolicy", inline("{{ .Values.image.pullPolicy }}"))
 		deployment(pod+"containers/0/resources", block("resources", values+".resources"))
 		deployment(pod+"+imagePullSecrets", optional("imagePullSecrets", ".Values.image.pullSecrets"))
@@ -94,6 +104,19 @@ func init() {
 		deployment(pod+"+affinity", optional("affinity", values+".affinity"))
 		deployment("spec/template/metadata/annotations/+zz", items(values+".podAnnotations"))
 		deployment("spec/template/metadata/labels/+zz", items(values+".podLabels"))
+		if c.value == "onboarding" { // it may be away for a while
+			deployment("spec/replicas", inline("{{ "+values+".replicas }}"))
+			deployment(pod+"containers/0/args/3", inline("--director-url={{ "+values+".directorURL }}"))
+			deployment(pod+"containers/0/args/+", lines("{{- if "+values+".offboard }}", "- --on-delete=offboard", "{{- end }}", "{{- with "+values+".extraArgs }}", "{{- toYaml . | nindent INDENT }}", "{{- end }}"))
+			deployment(pod+"containers/0/+env", optional("env", values+".extraEnv"))
+			deployment(pod+"containers/0/volumeMounts/+", items(values+".extraVolumeMounts"))
+			deployment(pod+"volumes/+", items(values+".extraVolumes"))
+			of("Role", "rules/0/verbs/+", lines("{{- if "+values+".offboard }}", "- patch", "{{- end }}"))
+			choices = append(choices, choice{kind: "NetworkPolicy", name: onboarding + "-to-clusters", path: "spec/egress/0", replace: lines(
+				"- ports:", "{{- range "+values+".egress.ports }}", "  - port: {{ . }}", "    protocol: TCP", "{{- end }}",
+				"  to:", "{{- range "+values+".egress.addresses }}", "  - ipBlock: {{ toJson . }}", "{{- end }}")})
+			continue
+		}
 		deployment(pod+"priorityClassName", inline("{{ "+values+".priorityClass.name }}"))
 		priority := whole{kind: "PriorityClass", name: c.name + "-priority-class", value: values + ".priorityClass.create"}
 		wholes = append(wholes, priority)

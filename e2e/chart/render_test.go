@@ -50,6 +50,15 @@ resources: [../overlays/standalone, ../istio/fail-closed, ../monitoring]
 patches: [{patch: "{$patch: delete, apiVersion: v1, kind: ConfigMap, metadata: {name: application-connector-dashboard-agent, namespace: kyma-system}}"}]`, `
 agent: {enabled: false}
 monitoring: {enabled: true}`},
+	{"onboarding", "resources: [../overlays/compass, ../istio/fail-closed, ../onboarding]", `
+onboarding: {enabled: true, directorURL: "https://director.example.com/director/graphql"}`},
+	{"onboarding-offboard-monitoring", `
+resources: [../overlays/standalone, ../istio/fail-closed, ../onboarding, ../monitoring, ../monitoring/onboarding]
+components: [../onboarding/offboard]
+patches: [{patch: "{$patch: delete, apiVersion: v1, kind: ConfigMap, metadata: {name: application-connector-dashboard-agent, namespace: kyma-system}}"}]`, `
+agent: {enabled: false}
+monitoring: {enabled: true}
+onboarding: {enabled: true, offboard: true, directorURL: "https://director.example.com/director/graphql"}`},
 	{"all", with("compass", "components: [../components/gateway-api, ../components/server-certificate, ../components/agent-cert-manager, ../components/tracing, ../settings]"), `
 agent: {certManager: true}
 tracing: {endpoint: "http://collector.observability:4318"}
@@ -67,6 +76,7 @@ domain: kyma.example.com
 agent: {image: compass-runtime-agent}
 gateway: {image: central-application-gateway}
 validator: {image: central-application-connectivity-validator}
+onboarding: {image: appconn}
 `
 
 // helmsLabels are on what Helm installs, and not on what kustomize does.

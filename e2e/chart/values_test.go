@@ -76,6 +76,9 @@ func TestWrongValuesAreRefusedAndNamed(t *testing.T) {
 		`gateway: {podDisruptionBudget: {maxUnavailable: 0}}`:                            "at '/gateway/podDisruptionBudget/maxUnavailable'",
 		`gateway: {priorityClass: {name: "A B"}}`:                                        "at '/gateway/priorityClass/name'",
 		`gateway: {priorityClass: {value: 1000000001}}`:                                  "at '/gateway/priorityClass/value'",
+		`onboarding: {enabled: true}`:                                                    "at '/onboarding/directorURL'",
+		`onboarding: {directorURL: "http://d.test"}`:                                     "at '/onboarding/directorURL'",
+		`onboarding: {egress: {addresses: []}}`:                                          "at '/onboarding/egress/addresses'",
 		`gateway: {image: "a b"}`:                                                        "at '/gateway/image'",
 		`gateway: {extraArgs: [value]}`:                                                  "at '/gateway/extraArgs/0'",
 		`validator: {nodeSelector: {a: 1}}`:                                              "at '/validator/nodeSelector/a'",
@@ -155,6 +158,12 @@ agent: {image: ""}`, deployment(agent), pod + "containers.0.image", `"r.test:500
 		{`monitoring: {enabled: true, labels: {release: stack}}`, "monitoring.coreos.com/v1 PrometheusRule kyma-system " + agent, "metadata.labels.release", `"stack"`},
 		{`istio: {serverCertificate: {enabled: true, issuer: {kind: Issuer, name: mine}}}`, "cert-manager.io/v1 Certificate istio-system kyma-gateway-certs", "spec.issuerRef", `{"group":"cert-manager.io","kind":"Issuer","name":"mine"}`},
 		{`crds: {enabled: false}`, "apiextensions.k8s.io/v1 CustomResourceDefinition  applications.applicationconnector.kyma-project.io", "", ``},
+		{`onboarding: {enabled: true, directorURL: "https://d.test/g", extraArgs: [--concurrency=5]}`, "apps/v1 Deployment application-connector-onboarding application-connector-onboarding", pod + "containers.0.args",
+			`["/appconn","onboard","controller","--director-url=https://d.test/g","--credentials=/etc/director/credentials.yaml","--namespace=application-connector-onboarding","--concurrency=5"]`},
+		{`onboarding: {enabled: true, directorURL: "https://d.test/g", extraEnv: [{name: HTTPS_PROXY, value: "http://p"}]}`, "apps/v1 Deployment application-connector-onboarding application-connector-onboarding", pod + "containers.0.env", `[{"name":"HTTPS_PROXY","value":"http://p"}]`},
+		{`onboarding: {enabled: true, directorURL: "https://d.test/g", egress: {ports: [443], addresses: [{cidr: 10.0.0.0/8}]}}`, "networking.k8s.io/v1 NetworkPolicy application-connector-onboarding application-connector-onboarding-to-clusters", "spec.egress", `[{"ports":[{"port":443,"protocol":"TCP"}],"to":[{"ipBlock":{"cidr":"10.0.0.0/8"}}]}]`},
+		{`onboarding: {enabled: true, directorURL: "https://d.test/g", extraVolumes: [{name: ca, configMap: {name: ca}}], extraVolumeMounts: [{name: ca, mountPath: /ca}]}`, "apps/v1 Deployment application-connector-onboarding application-connector-onboarding", pod + "volumes.1", `{"configMap":{"name":"ca"},"name":"ca"}`},
+		{``, "v1 Namespace  application-connector-onboarding", "", ``},
 		{`istio: {failClosed: false}`, "v1 Secret istio-system kyma-gateway-certs-cacert", "", ``},
 	} {
 		object := objects(t, rendered(t, values(t, every, c.values)))[c.object]

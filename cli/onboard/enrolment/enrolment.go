@@ -160,7 +160,7 @@ func (c *Cluster) Find(ctx context.Context, uid string) (*director.RegisteredRun
 // Exists reports whether the tenant has a runtime with this id, as a configuration Secret names it. What is no id is none.
 func (c *Cluster) Exists(ctx context.Context, id string) (bool, error) {
 	if uuid.Validate(id) != nil {
-		return false, nil
+		return false, nil //nolint:nilerr // see above
 	}
 	_, err := c.Director.RuntimeLabels(ctx, id)
 	if errors.Is(err, director.ErrUnknownRuntime) || graphql.IsNotFound(err) {
