@@ -16,6 +16,7 @@ import (
 	rbacv1 "k8s.io/api/rbac/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/types"
 	clientfeatures "k8s.io/client-go/features"
 	clientfeaturestesting "k8s.io/client-go/features/testing"
@@ -553,5 +554,52 @@ func TestTheAgentCanNotTouchApplicationsOfOthers(t *testing.T) {
 		if err := errors.Join(asAgent.Patch(t.Context(), a.DeepCopy(), take), asAgent.Delete(t.Context(), a.DeepCopy())); err != nil {
 			t.Errorf("adopting and deleting %s: %v", a.Name, err)
 		}
+	}
+}
+
+// TestTheAgentSignsNothingForOtherIssuers is for component agent-cert-manager, by which the agent may write the status of requests in
+// every namespace: of those of cert-manager's other issuers it would put certificates and authorities of its own into their Secrets.
+func TestTheAgentSignsNothingForOtherIssuers(t *testing.T) {
+	install(t, "compass", "agent-cert-manager")
+	asAgent, err := client.New(as(t, agentName), client.Options{Scheme: kube.Scheme()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	request := func(name, group, kind string) *unstructured.Unstructured {
+		r := &unstructured.Unstructured{Object: map[string]any{
+			"apiVersion": "cert-manager.io/v1", "kind": "CertificateRequest", "metadata": map[string]any{"namespace": system, "name": name},
+			"spec": map[string]any{"request": "MQ==", "issuerRef": map[string]any{"group": group, "kind": kind, "name": "an-issuer"}},
+		}}
+		if group == "" {
+			unstructured.RemoveNestedField(r.Object, "spec", "issuerRef", "group")
+		}
+		if err := kube.Create(t.Context(), r.DeepCopy()); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := kube.Delete(context.Background(), r); err != nil {
+				t.Error(err)
+			}
+		})
+		return r
+	}
+	sign := func(r *unstructured.Unstructured) error {
+		patch := client.RawPatch(types.MergePatchType, []byte(`{"status":{"certificate":"MQ==","ca":"MQ=="}}`))
+		return asAgent.SubResource("status").Patch(t.Context(), r.DeepCopy(), patch)
+	}
+	others := []*unstructured.Unstructured{request("by-default", "", "Issuer"), request("by-cert-manager", "cert-manager.io", "ClusterIssuer"), request("by-another", "example.com", "CompassIssuer")}
+	eventually(t, "the policy to be in force", func() error {
+		if err := sign(others[0]); !apierrors.IsForbidden(err) {
+			return fmt.Errorf("not refused: %v", err) //nolint:errorlint // it is told, not judged
+		}
+		return nil
+	})
+	for _, r := range others {
+		if err := sign(r); !apierrors.IsForbidden(err) || !strings.Contains(err.Error(), "compass.kyma-project.io") {
+			t.Errorf("%s: not refused, or without a reason: %v", r.GetName(), err)
+		}
+	}
+	if err := sign(request("by-compass", "compass.kyma-project.io", "CompassIssuer")); err != nil {
+		t.Errorf("signing by Compass: %v", err)
 	}
 }
