@@ -148,7 +148,7 @@ func startOnboarding(t *testing.T, objects map[string]*unstructured.Unstructured
 	o.Kubernetes = rest.AnonymousClientConfig(&cluster)
 	o.Kubernetes.BearerToken = token
 	o.DirectorURL, o.Tenant, o.PollInterval, o.LogLevel = director.URL+"/director/graphql", tenant, time.Second, "debug"
-	o.HealthAddress, o.MetricsAddress = "127.0.0.1:0", "127.0.0.1:0"
+	o.HealthAddress, o.MetricsAddress, o.AllowLoopback = "127.0.0.1:0", "127.0.0.1:0", true
 	listening := make(chan struct{})
 	o.Listening = func(net.Addr, net.Addr) { close(listening) }
 	if err := errors.Join(o.Validate(), o.Complete()); err != nil {

@@ -129,7 +129,7 @@ var runtimeID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // reach makes a client of the cluster, and what ends it.
 func (a *attempt) reach() (*enrolment.Cluster, func(), error) {
-	config, err := restConfig(a.secret.Data[a.Key], a.Insecure)
+	config, err := restConfig(a.secret.Data[a.Key], admission{insecure: a.Insecure, loopback: a.Loopback})
 	if err != nil {
 		return nil, nil, forGood(ReasonKubeconfigInvalid, "the kubeconfig in key %s cannot be used: %v", a.Key, err)
 	}
@@ -141,7 +141,7 @@ func (a *attempt) reach() (*enrolment.Cluster, func(), error) {
 	if config.Insecure {
 		a.log.Warn("the API server of this cluster is NOT verified: whoever is on the way gets the credentials of the kubeconfig, and the token for Compass", "server", config.Host)
 	}
-	kube, end, err := open(config, a.Timeout)
+	kube, end, err := open(config, a.Timeout, admission{insecure: a.Insecure, loopback: a.Loopback})
 	if err != nil {
 		return nil, nil, forGood(ReasonKubeconfigInvalid, "no client can be made of the kubeconfig in key %s", a.Key)
 	}
@@ -335,7 +335,11 @@ func (a *attempt) offboard(ctx context.Context) (time.Duration, error) {
 			a.log.InfoContext(ctx, "a runtime is unregistered", "runtime", found.ID, "cluster", uid)
 		}
 		if ours {
-			a.clean(ctx, uid)
+			id := "" // not known any more
+			if found != nil {
+				id = found.ID
+			}
+			a.clean(ctx, uid, id)
 		}
 	}
 	a.gone = true
@@ -346,9 +350,9 @@ func (a *attempt) offboard(ctx context.Context) (time.Duration, error) {
 	return 0, nil
 }
 
-// clean deletes the configuration Secret in the cluster, if it can be reached: what it holds has no use any more, and a cluster
+// clean deletes the configuration Secret in the cluster, if it can be reached and names no other runtime than id: what it holds has no use any more, and a cluster
 // may well be gone before its Secret is.
-func (a *attempt) clean(ctx context.Context, uid string) {
+func (a *attempt) clean(ctx context.Context, uid, id string) {
 	err := func() error {
 		cluster, end, err := a.reach()
 		if err != nil {
@@ -357,6 +361,15 @@ func (a *attempt) clean(ctx context.Context, uid string) {
 		defer end()
 		if is, err := cluster.UID(ctx); err != nil || is != uid {
 			return cmp.Or(err, error(&failure{reason: ReasonClusterChanged, text: "the kubeconfig leads to another cluster now"}))
+		}
+		configuration, err := cluster.ConfigurationSecret(ctx)
+		if err != nil {
+			return err
+		}
+		if as := enrolment.RuntimeID(configuration); as != "" && as != id {
+			if exists, err := cluster.Exists(ctx, as); err != nil || exists || enrolment.Tenant(configuration) != cluster.Tenant {
+				return cmp.Or(err, error(&failure{reason: ReasonRuntimeNotOurs, text: "it names another runtime by now"}))
+			}
 		}
 		return cluster.DeleteConfiguration(ctx)
 	}()

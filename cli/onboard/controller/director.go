@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"context"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -19,6 +20,8 @@ import (
 const (
 	// tokenMargin is how long before its end an access token is replaced, and how long one is good that does not say.
 	tokenMargin = time.Minute
+	// tokenPause is how long no access token is asked for after one could not be had.
+	tokenPause = 3 * time.Second
 	// pause is how long Director is left alone that wants to be and does not say for how long. The buckets of Compass are
 	// filled every 30 s.
 	pause = 30 * time.Second
@@ -58,6 +61,9 @@ type gate struct {
 	mu    sync.Mutex // guards what follows, and is held while a token is asked for, so that one is
 	token enrolment.AccessToken
 	until time.Time
+	// failed is why there was no token, which is not tried again before retry: one that asks in vain does it for all.
+	failed error
+	retry  time.Time
 }
 
 // tenant gives the Director as one tenant sees it.
@@ -77,9 +83,19 @@ func (g *gate) access(ctx context.Context) (enrolment.AccessToken, error) {
 	if g.token.Value != "" && now.Add(tokenMargin).Before(g.token.Ends) {
 		return g.token, nil
 	}
+	if now.Before(g.retry) {
+		return enrolment.AccessToken{}, g.failed
+	}
 	token, err := enrolment.NewAccessToken(ctx, g.credentials, g.roots)
 	if err != nil {
-		return enrolment.AccessToken{}, accessError{err}
+		g.failed = accessError{err}
+		if ctx.Err() == nil { // the attempt was not given up
+			g.retry = g.clock.Now().Add(tokenPause)
+		}
+		if errors.Is(err, enrolment.ErrTooManyTokens) {
+			g.retry = g.clock.Now().Add(pause)
+		}
+		return enrolment.AccessToken{}, g.failed
 	}
 	if token.Ends.IsZero() {
 		token.Ends = now.Add(2 * tokenMargin)

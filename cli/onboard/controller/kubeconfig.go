@@ -5,6 +5,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net/netip"
 	"net/url"
 	"regexp"
 
@@ -22,7 +23,7 @@ var bearer = regexp.MustCompile(`^[A-Za-z0-9\-._~+/]+=*$`)
 // restConfig makes of a kubeconfig what leads to its cluster. The text comes from outside: nothing that is in it is run, no file
 // is read and no proxy used that it names, and of all that it can say only the server, how to verify it, and a token or a
 // client certificate are taken; the rest is refused, not left out. An error names the field, and repeats nothing of the text.
-func restConfig(text []byte, insecure bool) (*rest.Config, error) {
+func restConfig(text []byte, may admission) (*rest.Config, error) {
 	if len(text) > maxKubeconfig {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxKubeconfig)
 	}
@@ -38,7 +39,7 @@ func restConfig(text []byte, insecure bool) (*rest.Config, error) {
 	if cluster == nil || user == nil {
 		return nil, errors.New("the current context names a cluster or a user that it does not have")
 	}
-	if err := errors.Join(checkCluster(cluster, insecure), checkUser(user)); err != nil {
+	if err := errors.Join(checkCluster(cluster, may), checkUser(user)); err != nil {
 		return nil, err
 	}
 	return &rest.Config{
@@ -50,11 +51,35 @@ func restConfig(text []byte, insecure bool) (*rest.Config, error) {
 	}, nil
 }
 
-func checkCluster(c *clientcmdapi.Cluster, insecure bool) error {
+// admission is what is admitted of a kubeconfig if that was asked for.
+type admission struct {
+	// insecure: an API server that is not verified. loopback: one at an address of this machine.
+	insecure, loopback bool
+}
+
+// address refuses addresses at which no API server is: those by which a cloud tells a machine of itself, and, unless they are
+// admitted, those of this machine.
+func (may admission) address(at netip.Addr) error {
+	at = at.Unmap()
+	switch {
+	case at.IsUnspecified(), at.IsLoopback() && !may.loopback, at.IsLinkLocalUnicast(), at.IsMulticast(), at.WithZone("") == awsMetadata:
+		return fmt.Errorf("%s is an address at which no cluster is looked for", at)
+	}
+	return nil
+}
+
+// awsMetadata is that of the instance metadata service, which is not link-local.
+var awsMetadata = netip.MustParseAddr("fd00:ec2::254")
+
+func checkCluster(c *clientcmdapi.Cluster, may admission) error {
 	var errs []error
 	u, err := url.Parse(c.Server)
 	if err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 		errs = append(errs, errors.New("cluster.server: an https URL with a host, without user, query and fragment is needed"))
+	} else if at, err := netip.ParseAddr(u.Hostname()); err == nil {
+		if err := may.address(at); err != nil {
+			errs = append(errs, fmt.Errorf("cluster.server: %w", err))
+		}
 	}
 	if c.CertificateAuthority != "" {
 		errs = append(errs, errors.New("cluster.certificate-authority: files are not read; certificate-authority-data is right"))
@@ -62,7 +87,7 @@ func checkCluster(c *clientcmdapi.Cluster, insecure bool) error {
 	if c.ProxyURL != "" {
 		errs = append(errs, errors.New("cluster.proxy-url: a proxy is taken from the controller's environment alone"))
 	}
-	if c.InsecureSkipTLSVerify && !insecure {
+	if c.InsecureSkipTLSVerify && !may.insecure {
 		errs = append(errs, errors.New("cluster.insecure-skip-tls-verify: is not admitted; certificate-authority-data is right"))
 	}
 	if len(c.CertificateAuthorityData) > 0 && !x509.NewCertPool().AppendCertsFromPEM(c.CertificateAuthorityData) {

@@ -35,7 +35,7 @@ func TestOfAKubeconfigOnlyTheServerHowItIsVerifiedAndCredentialsAreTaken(t *test
 		},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := restConfig([]byte(test.text), false)
+			got, err := restConfig([]byte(test.text), admission{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -66,6 +66,10 @@ func TestAKubeconfigThatRunsOrReadsAnythingOrTrustsAnybodyIsRefusedByTheNameOfTh
 		"no verification":              {config(server+", insecure-skip-tls-verify: true", token), "cluster.insecure-skip-tls-verify: is not admitted; certificate-authority-data is right"},
 		"an authority in a file":       {config(server+", certificate-authority: /etc/passwd", token), "cluster.certificate-authority: files are not read; certificate-authority-data is right"},
 		"an authority that is none":    {config(server+", certificate-authority-data: "+base64ed([]byte(canaryToken)), token), "cluster.certificate-authority-data: no certificate is in it; PEM in base64 is needed"},
+		"the machine itself":           {config("server: 'https://127.0.0.1:6443'", token), "cluster.server: 127.0.0.1 is an address at which no cluster is looked for"},
+		"the machine, mapped":          {config("server: 'https://[::ffff:127.0.0.1]:6443'", token), "cluster.server: 127.0.0.1 is an address at which no cluster is looked for"},
+		"what a cloud tells a machine": {config("server: 'https://169.254.169.254'", token), "cluster.server: 169.254.169.254 is an address at which no cluster is looked for"},
+		"the same by IPv6":             {config("server: 'https://[fd00:ec2::254]'", token), "cluster.server: fd00:ec2::254 is an address at which no cluster is looked for"},
 		"a proxy":                      {config(server+", proxy-url: 'http://127.0.0.1:1'", token), "cluster.proxy-url: a proxy is taken from the controller's environment alone"},
 		"no credentials":               {config(server, ""), "user: there are no credentials; a token or client-certificate-data with client-key-data is needed"},
 		"a program":                    {config(server, "exec: {apiVersion: client.authentication.k8s.io/v1, command: /bin/sh, interactiveMode: Never}"), "user.exec: no program is run; a token or client-certificate-data is right"},
@@ -79,7 +83,7 @@ func TestAKubeconfigThatRunsOrReadsAnythingOrTrustsAnybodyIsRefusedByTheNameOfTh
 		"a token of two lines":         {config(server, `token: "`+canaryToken+`\nX: y"`), "user.token: has characters that no token has"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			got, err := restConfig([]byte(test.text), false)
+			got, err := restConfig([]byte(test.text), admission{})
 			if err == nil {
 				t.Fatalf("it is admitted: %s", got)
 			}
@@ -91,7 +95,7 @@ func TestAKubeconfigThatRunsOrReadsAnythingOrTrustsAnybodyIsRefusedByTheNameOfTh
 }
 
 func TestAKubeconfigThatVerifiesNobodyIsAdmittedIfThatIsAllowed(t *testing.T) {
-	got, err := restConfig([]byte(config("server: 'https://api.example.com', insecure-skip-tls-verify: true", "token: "+canaryToken)), true)
+	got, err := restConfig([]byte(config("server: 'https://api.example.com', insecure-skip-tls-verify: true", "token: "+canaryToken)), admission{insecure: true})
 	if err != nil || !got.Insecure {
 		t.Errorf("%v: %v", got, err)
 	}
@@ -102,7 +106,7 @@ func FuzzAKubeconfigIsRefusedOrLeadsToAServerByTLSWithoutFilesAndPrograms(f *tes
 	f.Add([]byte(config("server: 'https://api.example.com', insecure-skip-tls-verify: true", "tokenFile: /t, exec: {command: c}")))
 	f.Add([]byte(`{"apiVersion":"v1","kind":"Config"}`))
 	f.Fuzz(func(t *testing.T, text []byte) {
-		got, err := restConfig(text, false)
+		got, err := restConfig(text, admission{})
 		if err != nil {
 			return
 		}

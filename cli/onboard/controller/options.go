@@ -55,6 +55,8 @@ type Options struct {
 	OnDelete string
 	// AllowInsecure admits kubeconfigs that do not verify the API server.
 	AllowInsecure bool
+	// AllowLoopback admits kubeconfigs that lead to this machine.
+	AllowLoopback bool
 	// Concurrency is how many clusters are attended to at the same time.
 	Concurrency int
 	// PollInterval, ResyncInterval, ClusterTimeout and RenewBefore are those of Settings.
@@ -107,6 +109,7 @@ func (o *Options) BindFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.ClientSecret, "client-secret", o.ClientSecret, "Secret with the client certificate in each cluster, as namespace/name; its identity is never deleted")
 	fs.StringVar(&o.OnDelete, "on-delete", o.OnDelete, "what becomes of the runtime when a Secret is deleted: keep, or offboard, which holds the Secret back by a finalizer until the runtime is unregistered")
 	fs.BoolVar(&o.AllowInsecure, "allow-insecure-clusters", o.AllowInsecure, "admit kubeconfigs with insecure-skip-tls-verify: whoever is on the way gets their credentials, and the tokens for Compass")
+	fs.BoolVar(&o.AllowLoopback, "allow-loopback-clusters", o.AllowLoopback, "admit kubeconfigs that lead to a loopback address, such as the end of a tunnel beside the controller")
 	fs.IntVar(&o.Concurrency, "concurrency", o.Concurrency, "how many clusters are attended to at the same time")
 	fs.DurationVar(&o.PollInterval, "poll-interval", o.PollInterval, "how often a cluster is looked at that is not connected")
 	fs.DurationVar(&o.ResyncInterval, "resync-interval", o.ResyncInterval, "how often a cluster is looked at that is connected")
@@ -176,7 +179,8 @@ func (o *Options) Validate() error {
 // Complete reads the kubeconfig, of the cluster with the Secrets.
 func (o *Options) Complete() error {
 	s := &o.settings
-	s.Key, s.Tenant, s.Labels, s.Offboard, s.Insecure = o.Key, o.Tenant, o.Labels, o.OnDelete == OnDeleteOffboard, o.AllowInsecure
+	s.Key, s.Tenant, s.Labels, s.Offboard = o.Key, o.Tenant, o.Labels, o.OnDelete == OnDeleteOffboard
+	s.Insecure, s.Loopback = o.AllowInsecure, o.AllowLoopback
 	s.Poll, s.Resync, s.Timeout, s.RenewBefore = o.PollInterval, o.ResyncInterval, o.ClusterTimeout, o.RenewBefore
 	if o.Kubernetes != nil {
 		return nil

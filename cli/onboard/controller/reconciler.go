@@ -64,6 +64,8 @@ type Settings struct {
 	Offboard bool
 	// Insecure admits kubeconfigs that do not verify the API server.
 	Insecure bool
+	// Loopback admits kubeconfigs that lead to this machine.
+	Loopback bool
 	// Poll is how often a cluster is looked at that is not connected, Resync how often one that is; Timeout bounds one request to
 	// a cluster; RenewBefore is how long before its end a token is replaced.
 	Poll, Resync, Timeout, RenewBefore time.Duration

@@ -32,7 +32,7 @@ func (w *world) start(change ...func(*Options)) *running {
 	o.CredentialsFile, o.CAFile = w.files()
 	o.Secret, o.ClientSecret, o.OnDelete = w.settings.Configuration.String(), w.settings.Certificate.String(), OnDeleteOffboard
 	o.DirectorRate, o.DirectorBurst, o.PollInterval, o.Concurrency = 1000, 100, time.Second, 4
-	o.HealthAddress, o.MetricsAddress = "127.0.0.1:0", "127.0.0.1:0"
+	o.HealthAddress, o.MetricsAddress, o.AllowLoopback = "127.0.0.1:0", "127.0.0.1:0", true
 	for _, f := range change {
 		f(o)
 	}

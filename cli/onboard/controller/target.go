@@ -7,6 +7,9 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"net/netip"
+	"net/url"
+	"syscall"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -28,7 +31,7 @@ var (
 )
 
 // open makes a client of a target cluster, and what closes its connections. Every request is bounded in time and size.
-func open(config *rest.Config, timeout time.Duration) (client.Client, func(), error) {
+func open(config *rest.Config, timeout time.Duration, may admission) (client.Client, func(), error) {
 	scheme := runtime.NewScheme()
 	if err := errors.Join(clientgoscheme.AddToScheme(scheme), compassv1alpha1.AddToScheme(scheme)); err != nil {
 		return nil, nil, err
@@ -41,10 +44,28 @@ func open(config *rest.Config, timeout time.Duration) (client.Client, func(), er
 		verify = &tls.Config{}
 	}
 	verify.MinVersion = tls.VersionTLS12
+	server, err := url.Parse(config.Host)
+	if err != nil {
+		return nil, nil, err
+	}
+	proxy, err := http.ProxyFromEnvironment(&http.Request{URL: server})
+	if err != nil {
+		return nil, nil, err
+	}
+	dialer := &net.Dialer{Timeout: timeout}
+	if proxy == nil { // else it is the proxy that looks the name up, and that is dialled
+		dialer.Control = func(_, address string, _ syscall.RawConn) error {
+			at, err := netip.ParseAddrPort(address)
+			if err != nil {
+				return err
+			}
+			return may.address(at.Addr())
+		}
+	}
 	// Of this attempt alone: client-go would keep a transport for every kubeconfig that it ever saw.
 	transport := &http.Transport{
-		Proxy: http.ProxyFromEnvironment, TLSClientConfig: verify, ForceAttemptHTTP2: true, TLSHandshakeTimeout: timeout,
-		DialContext: (&net.Dialer{Timeout: timeout}).DialContext, MaxResponseHeaderBytes: 64 << 10,
+		Proxy: http.ProxyURL(proxy), TLSClientConfig: verify, ForceAttemptHTTP2: true, TLSHandshakeTimeout: timeout,
+		DialContext: dialer.DialContext, MaxResponseHeaderBytes: 64 << 10,
 	}
 	wrapped, err := rest.HTTPWrappersForConfig(config, bounded{transport})
 	if err != nil {

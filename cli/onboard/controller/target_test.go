@@ -2,6 +2,7 @@ package controller
 
 import (
 	"fmt"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
@@ -62,7 +63,7 @@ func TestWhatAClusterAnswersIsBoundedAndNotRepeated(t *testing.T) {
 				timeout = 200 * time.Millisecond
 				defer close(release)
 			}
-			kube, end, err := open(&rest.Config{Host: server.URL, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: authority(server)}}, timeout)
+			kube, end, err := open(&rest.Config{Host: server.URL, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: authority(server)}}, timeout, admission{loopback: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -128,5 +129,27 @@ func TestAClusterThatIsNotVerifiedIsToldInTheLogTheRecordAndTheMetricsAtEachAtte
 	w.mustStep(r, "c")
 	if got := w.record("c"); got["unverified"] != "" || r.memory.tally().unverified != 0 {
 		t.Errorf("once it is verified: record %v, metrics %v", got, r.memory.tally())
+	}
+}
+
+func TestANameThatLeadsToThisMachineIsNotDialledUnlessThatIsAllowed(t *testing.T) {
+	reached := 0
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		reached++
+		w.WriteHeader(http.StatusForbidden)
+	}))
+	defer server.Close()
+	_, port, _ := net.SplitHostPort(strings.TrimPrefix(server.URL, "https://"))
+	for _, allowed := range []bool{false, true} {
+		kube, end, err := open(&rest.Config{Host: "https://localhost:" + port, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: authority(server), ServerName: "example.com"}}, 30*time.Second, admission{loopback: allowed})
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = (&enrolment.Cluster{Kube: kube}).UID(t.Context())
+		end()
+		f := judge(t.Context(), err)
+		if refused := strings.Contains(f.text, "is an address at which no cluster is looked for"); refused == allowed || (reached > 0) != allowed {
+			t.Errorf("allowed %v: reached %d times, %s: %s", allowed, reached, f.reason, f.text)
+		}
 	}
 }

@@ -114,7 +114,7 @@ func newWorld(t *testing.T) *world {
 		Selector: selector, Key: "config", Tenant: tenant, Labels: map[string]string{"region": "eu"},
 		Configuration: types.NamespacedName{Namespace: w.system, Name: "compass-agent-configuration"},
 		Certificate:   types.NamespacedName{Namespace: w.system, Name: "cluster-client-certificates"},
-		Poll:          30 * time.Second, Resync: 10 * time.Minute, Timeout: 20 * time.Second, RenewBefore: 10 * time.Minute,
+		Poll:          30 * time.Second, Resync: 10 * time.Minute, Timeout: 20 * time.Second, RenewBefore: 10 * time.Minute, Loopback: true,
 	}
 	for name, text := range map[string]string{"the client secret": clientSecret, "the access token": accessToken, "the token of the target clusters": home.BearerToken} {
 		watch.Add(name, text)

@@ -10,6 +10,8 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"slices"
+	"strings"
 	"time"
 
 	"golang.org/x/oauth2"
@@ -43,9 +45,12 @@ func readCredentials(path string) (credentials, error) {
 		return credentials{}, fmt.Errorf("--credentials: %w", err)
 	}
 	defer file.Close()
-	text, err := io.ReadAll(io.LimitReader(file, maxCredentials))
+	text, err := io.ReadAll(io.LimitReader(file, maxCredentials+1))
 	if err != nil {
 		return credentials{}, fmt.Errorf("--credentials: %w", err)
+	}
+	if len(text) > maxCredentials {
+		return credentials{}, fmt.Errorf("--credentials: %s is larger than %d bytes", path, maxCredentials)
 	}
 	var found struct {
 		credentials `json:",inline"`
@@ -61,11 +66,17 @@ func readCredentials(path string) (credentials, error) {
 	if c.ClientID == "" || c.ClientSecret == "" {
 		return credentials{}, fmt.Errorf("--credentials: %s lacks client_id or client_secret", path)
 	}
-	if u, err := url.Parse(c.TokensEndpoint); err != nil || u.Scheme != "https" || u.Host == "" {
-		return credentials{}, fmt.Errorf("--credentials: tokens_endpoint in %s is no https URL", path)
+	if u, err := url.Parse(c.TokensEndpoint); err != nil || u.Scheme != "https" || u.Host == "" || u.User != nil {
+		return credentials{}, fmt.Errorf("--credentials: tokens_endpoint in %s is no https URL without credentials", path)
 	}
 	return c, nil
 }
+
+// errorCodes are those of RFC 6749, 5.2.
+var errorCodes = []string{"invalid_request", "invalid_client", "invalid_grant", "unauthorized_client", "unsupported_grant_type", "invalid_scope"}
+
+// ErrTooManyTokens says that the token endpoint wants to be left alone for a while.
+var ErrTooManyTokens = errors.New("the token endpoint wants fewer requests")
 
 // AccessToken is what the Director knows an administrator by.
 type AccessToken struct {
@@ -93,8 +104,16 @@ func NewAccessToken(ctx context.Context, file string, roots *x509.CertPool) (Acc
 	}
 	token, err := config.Token(context.WithValue(ctx, oauth2.HTTPClient, web))
 	if refused, ok := errors.AsType[*oauth2.RetrieveError](err); ok {
-		// Its text would repeat the answer.
-		return AccessToken{}, fmt.Errorf("the token endpoint %s refuses the credentials of %s: HTTP %d %s", c.TokensEndpoint, file, refused.Response.StatusCode, refused.ErrorCode)
+		// Its text would repeat the answer, and so may the code, if it is none.
+		code := refused.ErrorCode
+		if !slices.Contains(errorCodes, code) {
+			code = ""
+		}
+		status := strings.TrimSpace(fmt.Sprintf("HTTP %d %s", refused.Response.StatusCode, code))
+		if refused.Response.StatusCode == http.StatusTooManyRequests {
+			return AccessToken{}, fmt.Errorf("%w: %s", ErrTooManyTokens, status)
+		}
+		return AccessToken{}, fmt.Errorf("the token endpoint %s refuses the credentials of %s: %s", c.TokensEndpoint, file, status)
 	}
 	if err != nil {
 		return AccessToken{}, fmt.Errorf("the token endpoint: %w", err)
