@@ -3,13 +3,10 @@ package onboard_test
 import (
 	"bytes"
 	"context"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -32,6 +29,7 @@ import (
 	applicationv1alpha1 "github.com/application-connector/application-connector/api/applicationconnector/v1alpha1"
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/onboard"
+	"github.com/application-connector/application-connector/cli/onboard/directortest"
 	"github.com/application-connector/application-connector/e2e/kubetest"
 	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/simulator/compass"
@@ -46,8 +44,6 @@ func TestMain(m *testing.M) {
 
 const (
 	tenant   = "3e64ebae-38b5-46a0-b1ed-9ccee153a0ae"
-	secret   = "canary-client-secret"
-	bearer   = "canary-access-token"
 	patience = 90 * time.Second
 )
 
@@ -63,16 +59,16 @@ type control struct {
 	mu sync.Mutex
 	// lose is the number of the request at the Director, or of the change in the cluster, whose answer is lost from now on; 0 for none.
 	lose int
-	// refuse makes the token endpoint refuse.
-	refuse bool
+	// changes are how many requests there were that change something.
+	changes int
 }
 
 func newControl(t *testing.T) *control {
 	t.Helper()
 	watch := leaktest.Of(t)
 	watch.Cluster(t, &cluster)
-	watch.Add("the client secret", secret)
-	watch.Add("the access token", bearer)
+	watch.Add("the client secret", directortest.ClientSecret)
+	watch.Add("the access token", directortest.AccessToken)
 	server, err := compass.Start(t.Context(), compass.Options{OnSecret: watch.Add, Seed: compass.Seed{Tenants: []compass.Tenant{{
 		ID:           tenant,
 		Applications: []compass.Application{{Name: "Shop", ProviderName: "SAP", Formations: []string{"default"}}},
@@ -86,30 +82,10 @@ func newControl(t *testing.T) *control {
 		}
 	})
 	c := &control{t: t, compass: server, out: watch.Log("appconn onboard")}
-	admin, err := url.Parse(server.AdminURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(admin)
-	proxy.ModifyResponse = func(*http.Response) error {
-		if c.lost() {
-			return http.ErrAbortHandler
-		}
-		return nil
-	}
-	proxy.ErrorHandler = func(http.ResponseWriter, *http.Request, error) { panic(http.ErrAbortHandler) }
-	mux := http.NewServeMux()
-	mux.HandleFunc("POST /oauth/token", c.token)
-	mux.HandleFunc("POST /director/graphql", func(w http.ResponseWriter, r *http.Request) {
-		if r.Header.Get("Authorization") != "Bearer "+bearer {
-			w.WriteHeader(http.StatusUnauthorized)
-			return
-		}
-		proxy.ServeHTTP(w, r)
-	})
-	c.front = httptest.NewTLSServer(mux)
-	t.Cleanup(c.front.Close)
-
+	c.front = directortest.Start(t, server.AdminURL(), directortest.Hooks{Answered: func(_ string, mutation bool) bool {
+		c.did(mutation)
+		return c.lost()
+	}})
 	dir := t.TempDir()
 	write := func(name, text string) string {
 		path := filepath.Join(dir, name)
@@ -118,7 +94,6 @@ func newControl(t *testing.T) *control {
 		}
 		return path
 	}
-	ca := string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: c.front.Certificate().Raw}))
 	kubeconfig, err := kubetest.Kubeconfig(&cluster, dir)
 	if err != nil {
 		t.Fatal(err)
@@ -130,8 +105,8 @@ func newControl(t *testing.T) *control {
 		config.Wrap(func(next http.RoundTripper) http.RoundTripper { return losing{c, next} })
 		return config
 	}
-	c.options.DirectorURL, c.options.Tenant, c.options.CAFile = c.front.URL+"/director/graphql", tenant, write("ca.pem", ca)
-	c.options.CredentialsFile = write("credentials.yaml", fmt.Sprintf("data:\n  client_id: me\n  client_secret: %s\n  tokens_endpoint: %s/oauth/token\n", secret, c.front.URL))
+	c.options.DirectorURL, c.options.Tenant, c.options.CAFile = directortest.URL(c.front), tenant, write("ca.pem", string(directortest.Authority(c.front)))
+	c.options.CredentialsFile = write("credentials.yaml", "data:\n  "+strings.ReplaceAll(directortest.Credentials(c.front), "\n", "\n  "))
 	c.options.Name, c.options.Labels = "cluster-1", map[string]string{"region": "eu"}
 	c.options.Secret, c.options.ClientSecret = system+"/compass-agent-configuration", system+"/cluster-client-certificates"
 	c.options.Timeout = 0
@@ -155,18 +130,13 @@ func newControl(t *testing.T) *control {
 	return c
 }
 
-func (c *control) token(w http.ResponseWriter, r *http.Request) {
+// did notes what changes something.
+func (c *control) did(change bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	user, password, _ := r.BasicAuth()
-	if c.refuse || user != "me" || password != secret || r.FormValue("scope") != "runtime:read runtime:write" {
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusUnauthorized)
-		fmt.Fprintf(w, `{"error":"invalid_client","error_description":"not %s"}`, password)
-		return
+	if change {
+		c.changes++
 	}
-	w.Header().Set("Content-Type", "application/json")
-	fmt.Fprintf(w, `{"access_token":%q,"token_type":"bearer","expires_in":60}`, bearer)
 }
 
 // lost reports whether this answer is to be lost.
@@ -185,6 +155,7 @@ type losing struct {
 
 func (l losing) RoundTrip(r *http.Request) (*http.Response, error) {
 	response, err := l.next.RoundTrip(r)
+	l.c.did(r.Method != http.MethodGet)
 	if err == nil && r.Method != http.MethodGet && l.c.lost() {
 		_ = response.Body.Close()
 		return nil, io.ErrUnexpectedEOF
@@ -395,11 +366,15 @@ func TestADryRunChangesNothing(t *testing.T) {
 	c := newControl(t)
 	dry := func(o *onboard.Options) { o.DryRun = true }
 	c.must(c.run((*onboard.Options).Onboard, dry))
-	if len(c.runtimes()) != 0 || c.configuration() != nil {
-		t.Errorf("runtimes %v, Secret %v", c.runtimes(), c.configuration())
+	if len(c.runtimes()) != 0 || c.configuration() != nil || c.changes != 0 {
+		t.Errorf("runtimes %v, Secret %v, %d requests that change something", c.runtimes(), c.configuration(), c.changes)
 	}
 	c.must(c.run((*onboard.Options).Onboard))
+	before := c.changes
 	c.must(c.run((*onboard.Options).Offboard, dry))
+	if c.changes != before || before == 0 {
+		t.Errorf("%d requests change something, in a dry run %d", before, c.changes-before)
+	}
 	if len(c.runtimes()) != 1 || c.configuration() == nil {
 		t.Errorf("offboarding: runtimes %v, Secret %v", c.runtimes(), c.configuration())
 	}
@@ -487,5 +462,23 @@ func (c *control) setLabel(id, value string) {
 	defer response.Body.Close()
 	if response.StatusCode != http.StatusOK {
 		c.t.Fatal(response.Status)
+	}
+}
+
+func TestACommandThatIsEndedWhileItWaitsSaysSo(t *testing.T) {
+	c := newControl(t)
+	ctx, end := context.WithCancel(t.Context())
+	defer end()
+	waits := func(o *onboard.Options, _ context.Context) error {
+		go func() {
+			for !strings.Contains(c.out.String(), "waiting: ") && t.Context().Err() == nil {
+				time.Sleep(10 * time.Millisecond)
+			}
+			end()
+		}()
+		return o.Onboard(ctx)
+	}
+	if err := c.run(waits, waiting); err == nil || !strings.HasPrefix(err.Error(), "not connected yet: the agent has not begun") {
+		t.Errorf("it says %v", err)
 	}
 }

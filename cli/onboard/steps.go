@@ -148,7 +148,8 @@ func (o *Options) Offboard(ctx context.Context) error {
 
 // wait waits until the agent has connected the cluster, and says meanwhile what keeps it.
 func (s *session) wait(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.Timeout)
+	whole := ctx
+	ctx, cancel := context.WithTimeout(whole, s.Timeout)
 	defer cancel()
 	last := ""
 	for {
@@ -184,6 +185,9 @@ func (s *session) wait(ctx context.Context) error {
 		}
 		select {
 		case <-ctx.Done():
+			if whole.Err() != nil { // somebody has ended it
+				return fmt.Errorf("not connected yet: %s; run this again to go on", state)
+			}
 			return fmt.Errorf("not connected after %s: %s; run this again to go on", s.Timeout, state)
 		case <-s.Clock.After(time.Second):
 		}

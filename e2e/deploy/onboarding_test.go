@@ -3,14 +3,10 @@ package deploy
 import (
 	"bytes"
 	"context"
-	"encoding/pem"
 	"errors"
 	"fmt"
 	"net"
-	"net/http"
 	"net/http/httptest"
-	"net/http/httputil"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -34,6 +30,7 @@ import (
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
 	"github.com/application-connector/application-connector/cli/onboard/controller"
+	"github.com/application-connector/application-connector/cli/onboard/directortest"
 	"github.com/application-connector/application-connector/e2e/kubetest"
 	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/e2e/rights"
@@ -89,41 +86,12 @@ func accountToken(t *testing.T, namespace, name string) string {
 	return request.Status.Token
 }
 
-const (
-	canaryClient = "canary-client-secret"
-	canaryAccess = "canary-access-token"
-)
-
-// directorFor is the Director for administrators of a Compass, with an OAuth 2.0 server.
-func directorFor(t *testing.T, server *compass.Server) *httptest.Server {
-	t.Helper()
-	admin, err := url.Parse(server.AdminURL())
-	if err != nil {
-		t.Fatal(err)
-	}
-	proxy := httputil.NewSingleHostReverseProxy(admin)
-	director := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		_, password, _ := r.BasicAuth()
-		switch {
-		case r.URL.Path == "/oauth/token" && password == canaryClient:
-			w.Header().Set("Content-Type", "application/json")
-			fmt.Fprintf(w, `{"access_token":%q,"token_type":"bearer","expires_in":3600}`, canaryAccess)
-		case r.Header.Get("Authorization") == "Bearer "+canaryAccess:
-			proxy.ServeHTTP(w, r)
-		default:
-			w.WriteHeader(http.StatusUnauthorized)
-		}
-	}))
-	t.Cleanup(director.Close)
-	return director
-}
-
 // startOnboarding runs the controller as its Deployment says, by its service account, but for what is of a machine.
 func startOnboarding(t *testing.T, objects map[string]*unstructured.Unstructured, director *httptest.Server, token string, log *leaktest.Log) (stop func()) {
 	t.Helper()
 	watch := leaktest.Of(t)
-	watch.Add("the client secret of the onboarding", canaryClient)
-	watch.Add("the access token of the onboarding", canaryAccess)
+	watch.Add("the client secret of the onboarding", directortest.ClientSecret)
+	watch.Add("the access token of the onboarding", directortest.AccessToken)
 	watch.Add("the token of "+onboarding, token)
 	out := watch.Tee("onboard controller", log)
 	o := controller.NewOptions(genericiooptions.IOStreams{Out: out, ErrOut: out})
@@ -139,15 +107,15 @@ func startOnboarding(t *testing.T, objects map[string]*unstructured.Unstructured
 	dir := t.TempDir()
 	o.CredentialsFile, o.CAFile = filepath.Join(dir, "credentials.yaml"), filepath.Join(dir, "ca.pem")
 	err := errors.Join(
-		os.WriteFile(o.CredentialsFile, fmt.Appendf(nil, "client_id: me\nclient_secret: %s\ntokens_endpoint: %s/oauth/token\n", canaryClient, director.URL), 0o600),
-		os.WriteFile(o.CAFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: director.Certificate().Raw}), 0o600),
+		os.WriteFile(o.CredentialsFile, []byte(directortest.Credentials(director)), 0o600),
+		os.WriteFile(o.CAFile, directortest.Authority(director), 0o600),
 	)
 	if err != nil {
 		t.Fatal(err)
 	}
 	o.Kubernetes = rest.AnonymousClientConfig(&cluster)
 	o.Kubernetes.BearerToken = token
-	o.DirectorURL, o.Tenant, o.PollInterval, o.LogLevel = director.URL+"/director/graphql", tenant, time.Second, "debug"
+	o.DirectorURL, o.Tenant, o.PollInterval, o.LogLevel = directortest.URL(director), tenant, time.Second, "debug"
 	o.HealthAddress, o.MetricsAddress, o.AllowLoopback = "127.0.0.1:0", "127.0.0.1:0", true
 	listening := make(chan struct{})
 	o.Listening = func(net.Addr, net.Addr) { close(listening) }
@@ -205,9 +173,9 @@ func TestAClusterIsOnboardedPairedSyncedAndOffboardedTwiceOverByTheRightsOfTheMa
 	if err := server.Admin().DeleteRuntime(runtimeID); err != nil {
 		t.Fatal(err)
 	}
-	director, w, log, canaries := directorFor(t, server), watching(t), &leaktest.Log{}, &canary.Set{}
+	director, w, log, canaries := directortest.Start(t, server.AdminURL(), directortest.Hooks{}), watching(t), &leaktest.Log{}, &canary.Set{}
 	own, theirs := accountToken(t, onboarding, onboarding), accountToken(t, system, onboarding)
-	for name, secret := range map[string]string{"the client secret": canaryClient, "the access token": canaryAccess, "the controller's token": own, "the kubeconfig": theirs} {
+	for name, secret := range map[string]string{"the client secret": directortest.ClientSecret, "the access token": directortest.AccessToken, "the controller's token": own, "the kubeconfig": theirs} {
 		canaries.Add(name, secret)
 	}
 	t.Cleanup(func() {

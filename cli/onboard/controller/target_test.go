@@ -12,6 +12,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/client-go/rest"
 
+	"github.com/application-connector/application-connector/cli/onboard/directortest"
 	"github.com/application-connector/application-connector/cli/onboard/enrolment"
 )
 
@@ -63,7 +64,7 @@ func TestWhatAClusterAnswersIsBoundedAndNotRepeated(t *testing.T) {
 				timeout = 200 * time.Millisecond
 				defer close(release)
 			}
-			kube, end, err := open(&rest.Config{Host: server.URL, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: authority(server)}}, timeout, admission{loopback: true})
+			kube, end, err := open(&rest.Config{Host: server.URL, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: directortest.Authority(server)}}, timeout, admission{loopback: true})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -141,7 +142,7 @@ func TestANameThatLeadsToThisMachineIsNotDialledUnlessThatIsAllowed(t *testing.T
 	defer server.Close()
 	_, port, _ := net.SplitHostPort(strings.TrimPrefix(server.URL, "https://"))
 	for _, allowed := range []bool{false, true} {
-		kube, end, err := open(&rest.Config{Host: "https://localhost:" + port, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: authority(server), ServerName: "example.com"}}, 30*time.Second, admission{loopback: allowed})
+		kube, end, err := open(&rest.Config{Host: "https://localhost:" + port, BearerToken: canaryToken, TLSClientConfig: rest.TLSClientConfig{CAData: directortest.Authority(server), ServerName: "example.com"}}, 30*time.Second, admission{loopback: allowed})
 		if err != nil {
 			t.Fatal(err)
 		}

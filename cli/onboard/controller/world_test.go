@@ -7,7 +7,6 @@ import (
 	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
-	"encoding/pem"
 	"fmt"
 	"io"
 	"log/slog"
@@ -38,6 +37,7 @@ import (
 	"sigs.k8s.io/controller-runtime/pkg/reconcile"
 
 	compassv1alpha1 "github.com/application-connector/application-connector/api/compass/v1alpha1"
+	"github.com/application-connector/application-connector/cli/onboard/directortest"
 	"github.com/application-connector/application-connector/e2e/kubetest"
 	"github.com/application-connector/application-connector/e2e/leaktest"
 	"github.com/application-connector/application-connector/graphql"
@@ -55,8 +55,8 @@ func TestMain(m *testing.M) {
 
 const (
 	tenant       = "3e64ebae-38b5-46a0-b1ed-9ccee153a0ae"
-	clientSecret = "canary-client-secret"
-	accessToken  = "canary-access-token"
+	clientSecret = directortest.ClientSecret
+	accessToken  = directortest.AccessToken
 	patience     = 90 * time.Second
 )
 
@@ -119,8 +119,7 @@ func newWorld(t *testing.T) *world {
 	for name, text := range map[string]string{"the client secret": clientSecret, "the access token": accessToken, "the token of the target clusters": home.BearerToken} {
 		watch.Add(name, text)
 	}
-	w.director = httptest.NewTLSServer(http.HandlerFunc(w.serveDirector))
-	t.Cleanup(w.director.Close)
+	w.director = directortest.Start(t, w.compass.AdminURL(), directortest.Hooks{Asked: w.asked, Answered: func(operation string, mutation bool) bool { return mutation && w.effect(operation) }})
 	w.front = httptest.NewUnstartedServer(w.targets())
 	w.front.EnableHTTP2 = true
 	w.front.StartTLS()
@@ -161,54 +160,17 @@ func (w *world) revive(killAt int) {
 	w.effects, w.killAt, w.dead = nil, killAt, false
 }
 
-// serveDirector is the OAuth 2.0 server and the Director behind it.
-func (w *world) serveDirector(to http.ResponseWriter, r *http.Request) {
+// asked answers instead of Director and OAuth 2.0 server, if the controller is dead or a test wants to.
+func (w *world) asked(r *http.Request) http.HandlerFunc {
 	if w.isDead() {
 		panic(http.ErrAbortHandler)
 	}
-	if r.URL.Path == "/oauth/token" {
-		to.Header().Set("Content-Type", "application/json")
-		if user, password, _ := r.BasicAuth(); user != "me" || password != clientSecret {
-			to.WriteHeader(http.StatusUnauthorized)
-			fmt.Fprintf(to, `{"error":"invalid_client","error_description":"not %s"}`, password)
-			return
-		}
-		fmt.Fprintf(to, `{"access_token":%q,"token_type":"bearer","expires_in":3600}`, accessToken)
-		return
-	}
 	w.mu.Lock()
-	answers := w.directorAnswers
-	w.mu.Unlock()
-	if answers != nil {
-		answers(to, r)
-		return
+	defer w.mu.Unlock()
+	if r.URL.Path == "/oauth/token" {
+		return nil
 	}
-	if r.Header.Get("Authorization") != "Bearer "+accessToken {
-		to.WriteHeader(http.StatusUnauthorized)
-		return
-	}
-	body, err := io.ReadAll(r.Body)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	request, err := http.NewRequestWithContext(r.Context(), r.Method, w.compass.AdminURL()+r.URL.Path, bytes.NewReader(body))
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	request.Header = r.Header.Clone()
-	response, err := http.DefaultTransport.RoundTrip(request)
-	if err != nil {
-		panic(http.ErrAbortHandler)
-	}
-	defer response.Body.Close()
-	answer, err := io.ReadAll(response.Body)
-	var asked struct{ Query, OperationName string }
-	if err != nil || json.Unmarshal(body, &asked) != nil || strings.Contains(asked.Query, "mutation ") && w.effect(asked.OperationName) {
-		panic(http.ErrAbortHandler)
-	}
-	to.Header().Set("Content-Type", response.Header.Get("Content-Type"))
-	to.WriteHeader(response.StatusCode)
-	_, _ = to.Write(answer)
+	return w.directorAnswers
 }
 
 // targets are API servers, told apart by the first two elements of the path: /c/NAME. All are the one at home, but that each has an
@@ -295,12 +257,8 @@ func (w *world) files() (credentials, ca string) {
 		w.must(os.WriteFile(path, []byte(text), 0o600))
 		return path
 	}
-	return write("credentials.yaml", fmt.Sprintf("client_id: me\nclient_secret: %s\ntokens_endpoint: %s/oauth/token\n", clientSecret, w.director.URL)),
-		write("ca.pem", string(authority(w.director)))
-}
-
-func authority(s *httptest.Server) []byte {
-	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: s.Certificate().Raw})
+	return write("credentials.yaml", directortest.Credentials(w.director)),
+		write("ca.pem", string(directortest.Authority(w.director)))
 }
 
 // controller is a process: a Reconciler that remembers nothing of those before it. Its requests at home may be lost.
@@ -316,7 +274,7 @@ func (w *world) controller(change ...func(*Settings)) *Reconciler {
 	transport := graphql.NewTransport(graphql.Options{RootCAs: roots})
 	w.t.Cleanup(transport.CloseIdleConnections)
 	metrics := NewMetrics(prometheus.NewRegistry())
-	director := &gate{transport: transport, url: w.director.URL + "/director/graphql", credentials: credentials, roots: roots, limiter: rate.NewLimiter(rate.Inf, 1), clock: w.clock, metrics: metrics}
+	director := &gate{transport: transport, url: directortest.URL(w.director), credentials: credentials, roots: roots, limiter: rate.NewLimiter(rate.Inf, 1), clock: w.clock, metrics: metrics}
 	config := rest.CopyConfig(&home)
 	config.Wrap(func(next http.RoundTripper) http.RoundTripper { return atHome{w, next} })
 	kube, err := client.New(config, client.Options{Scheme: w.kube.Scheme()})
@@ -353,7 +311,7 @@ func (w *world) kubeconfig(cluster, token string) []byte {
 	return fmt.Appendf(nil, `{"apiVersion":"v1","kind":"Config","current-context":"c",
 		"clusters":[{"name":"c","cluster":{"server":"%s/c/%s","certificate-authority-data":%q}}],
 		"users":[{"name":"c","user":{"token":%q}}],"contexts":[{"name":"c","context":{"cluster":"c","user":"c"}}]}`,
-		w.front.URL, cluster, base64.StdEncoding.EncodeToString(authority(w.front)), token)
+		w.front.URL, cluster, base64.StdEncoding.EncodeToString(directortest.Authority(w.front)), token)
 }
 
 // enlist makes the Secret of a target cluster.
