@@ -102,9 +102,8 @@ func clean(t *testing.T) {
 		if err := uninstall(t); err != nil {
 			t.Error(err)
 		}
-		// Helm does not wait for it, and nothing can be made in a namespace that is going. Before the definitions go, since a namespace
-		// ends only when each kind could be listed.
-		if _, err := kubectl(context.Background(), "", "wait", "--for=delete", "--timeout=2m", "namespace/application-connector-edge"); err != nil {
+		// Before the definitions go, since a namespace ends only when each kind could be listed.
+		if _, err := kubectl(context.Background(), "", "delete", "--ignore-not-found", "--wait", "--timeout=2m", "namespace/application-connector-edge"); err != nil {
 			t.Error(err)
 		}
 		err := resources(secrets).Namespace("istio-system").Delete(context.Background(), "kyma-gateway-certs-cacert", metav1.DeleteOptions{})
@@ -355,5 +354,30 @@ extraEnv: [{name: GOMEMLIMIT, value: 100MiB}, {name: MORE, value: m}]
 		if diff := cmp.Diff(before, variables()); diff != "" {
 			t.Errorf("after an upgrade by the values of before (-before +after):\n%s", diff)
 		}
+	}
+}
+
+// TestTheEdgesNamespaceStaysWithWhatSomebodyElseRunsThere is for the edge of clusters without Istio, which is no part of the chart.
+func TestTheEdgesNamespaceStaysWithWhatSomebodyElseRunsThere(t *testing.T) {
+	clean(t)
+	noIstio := values(t, every, `istio: {enabled: false}`)
+	if err := install(t, chart, false, noIstio); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := kubectl(t.Context(), "", "-n", "application-connector-edge", "create", "configmap", "haproxy", "--from-literal=haproxy.cfg=of-the-edge"); err != nil {
+		t.Fatal(err)
+	}
+	if err := uninstall(t); err != nil {
+		t.Fatal(err)
+	}
+	phase, err := kubectl(t.Context(), "", "get", "namespace", "application-connector-edge", "-o", "jsonpath={.status.phase}")
+	if err != nil || phase != "Active" {
+		t.Errorf("the edge's namespace is %q after the chart was uninstalled: %v", phase, err)
+	}
+	if err := install(t, chart, false, noIstio); err != nil {
+		t.Errorf("installing it again: %v", err)
+	}
+	if _, err := kubectl(t.Context(), "", "-n", "application-connector-edge", "get", "configmap", "haproxy"); err != nil {
+		t.Error(err)
 	}
 }

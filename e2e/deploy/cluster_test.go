@@ -210,8 +210,8 @@ func renderedWith(t *testing.T, settings map[string]string, overlay string, comp
 	return built
 }
 
-// uninstall is what docs/install.md says, and leaves the resource definitions.
-var uninstall = []string{"delete", "-f", "-", "--ignore-not-found", "-l", "app.kubernetes.io/component!=resource-definitions"}
+// uninstall is what docs/install.md says, and leaves the resource definitions, and the namespace of the edge without Istio.
+var uninstall = []string{"delete", "-f", "-", "--ignore-not-found", "-l", "app.kubernetes.io/component!=resource-definitions,app.kubernetes.io/component!=edge"}
 
 // install installs an overlay, with components, and removes it after the test.
 func install(t *testing.T, overlay string, components ...string) {
@@ -246,7 +246,10 @@ func install(t *testing.T, overlay string, components ...string) {
 func gone(t *testing.T, text string) {
 	t.Helper()
 	for name, object := range parsed(t, text) {
-		if object.GetLabels()["app.kubernetes.io/component"] == "resource-definitions" {
+		if slices.Contains([]string{"resource-definitions", "edge"}, object.GetLabels()["app.kubernetes.io/component"]) {
+			if err := kube.Get(context.Background(), client.ObjectKeyFromObject(object), object); err != nil || object.GetDeletionTimestamp() != nil {
+				t.Errorf("%s does not stay: %v", name, err)
+			}
 			continue
 		}
 		err := wait.PollUntilContextTimeout(context.Background(), 50*time.Millisecond, patience, true, func(ctx context.Context) (bool, error) {
