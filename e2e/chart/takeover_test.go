@@ -147,8 +147,88 @@ func TestTheModuleInUseTodayIsTakenOverByTheChartAndPutBackWithoutLoss(t *testin
 	}
 }
 
+// TestTheCommandsOfTheInstallationPageInstallAndUninstall runs them as they stand, in a cluster with the namespaces, with the images that
+// the page names.
+func TestTheCommandsOfTheInstallationPageInstallAndUninstall(t *testing.T) {
+	clean(t)
+	text, err := os.ReadFile("../../docs/install.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	section := func(title string) string {
+		_, text, found := strings.Cut(string(text), "\n## "+title+"\n")
+		if text, _, _ = strings.Cut(text, "\n## "); !found {
+			t.Fatalf("docs/install.md has no section %s", title)
+		}
+		return text
+	}
+	checkout := t.TempDir()
+	if err := os.CopyFS(filepath.Join(checkout, "manifests"), os.DirFS(manifests)); err != nil {
+		t.Fatal(err)
+	}
+	_, steps, found := strings.Cut(section("By kustomize"), "   ```yaml\n")
+	images, steps, closed := strings.Cut(steps, "   ```\n")
+	if !found || !closed {
+		t.Fatal("the page does not say how to name images")
+	}
+	file, err := os.OpenFile(filepath.Join(checkout, "manifests/overlays/compass/kustomization.yaml"), os.O_APPEND|os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range strings.Lines(images) {
+		if _, err := file.WriteString(strings.TrimPrefix(line, "   ")); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := file.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var commands []string
+	for _, b := range block.FindAllStringSubmatch(steps, -1) {
+		commands = append(commands, b[1])
+	}
+	if len(commands) != 2 {
+		t.Fatalf("docs/install.md has other steps than this test knows: %q", commands)
+	}
+	rest, made := strings.CutPrefix(strings.TrimSpace(commands[1]), "kubectl create namespace "+system+"\n")
+	if !made {
+		t.Errorf("the namespace is not made: %s", commands[1])
+	}
+	shellIn(t, checkout, commands[0])
+	shellIn(t, checkout, rest)
+	for _, name := range []string{"central-application-gateway", "central-application-connectivity-validator", "compass-runtime-agent"} {
+		var deployment unstructured.Unstructured
+		get(t, &deployment.Object, "-n", system, "deployment/"+name)
+		containers, _, _ := unstructured.NestedSlice(deployment.Object, "spec", "template", "spec", "containers")
+		if got, want := containers[0].(map[string]any)["image"], "registry.example.com/"+name+":0.1.0"; got != want {
+			t.Errorf("%s has image %v, not %s", name, got, want)
+		}
+	}
+	for _, b := range block.FindAllStringSubmatch(section("Uninstalling"), -1) {
+		shellIn(t, checkout, b[1])
+	}
+	out, err := kubectl(t.Context(), "", "get", "--all-namespaces", "-o", "name", "-l", "kyma-project.io/module=application-connector",
+		"deployments,services,networkpolicies,roles,clusterroles,validatingadmissionpolicies,customresourcedefinitions,gateways.networking.istio.io")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range strings.FieldsSeq(out) {
+		if !strings.HasPrefix(name, "customresourcedefinition") {
+			t.Errorf("%s is left", name)
+		}
+	}
+	if !strings.Contains(out, "applications.applicationconnector.kyma-project.io") {
+		t.Errorf("the resource definitions are gone; there are %q", out)
+	}
+}
+
 // shell runs commands of a page where an administrator would.
 func shell(t *testing.T, commands string) {
+	t.Helper()
+	shellIn(t, "../..", commands)
+}
+
+func shellIn(t *testing.T, folder, commands string) {
 	t.Helper()
 	dir := t.TempDir()
 	config, err := kubetest.Kubeconfig(cluster, dir)
@@ -159,7 +239,7 @@ func shell(t *testing.T, commands string) {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("bash", "-euo", "pipefail", "-c", commands)
-	cmd.Dir = "../.."
+	cmd.Dir = folder
 	cmd.Env = append(os.Environ(), "PATH="+dir+string(os.PathListSeparator)+os.Getenv("PATH"), "KUBECONFIG="+config)
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("%s\n%v\n%s", commands, err, out)
