@@ -5,7 +5,9 @@ import (
 	"crypto/rand"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptrace"
 	"strings"
 	"sync"
 	"testing"
@@ -26,13 +28,15 @@ const ingress = `Subject="CN=shop",By=spiffe://cluster.local/ns/kyma-system/sa/c
 
 // failure is an attempt that failed.
 type failure struct {
-	kind  string
-	began time.Time
-	err   error
+	kind string
+	// dialled is when the making of its connection began. A kept one whose other end has just gone may still be used until the
+	// client notices.
+	dialled time.Time
+	err     error
 }
 
 func (f failure) String() string {
-	return fmt.Sprintf("%s at %s: %v", f.kind, f.began.Format(time.StampMilli), f.err)
+	return fmt.Sprintf("%s over a connection of %s: %v", f.kind, f.dialled.Format(time.StampMilli), f.err)
 }
 
 // load are workloads that call an API through the gateways, and external systems that send events to the validators. All send
@@ -51,23 +55,38 @@ type load struct {
 	acknowledged map[string]bool // events by id
 }
 
+// connection knows when its making began: if that was after an instance was out of the balancer, it leads to another one.
+type connection struct {
+	net.Conn
+	dialled time.Time
+}
+
+func dial(ctx context.Context, network, address string) (net.Conn, error) {
+	now := time.Now()
+	c, err := (&net.Dialer{Timeout: 10 * time.Second}).DialContext(ctx, network, address)
+	if err != nil {
+		return nil, err
+	}
+	return &connection{Conn: c, dialled: now}, nil
+}
+
 func newLoad(t *testing.T, gateways, validators *balancer) *load {
 	t.Helper()
 	ctx, cancel := context.WithCancel(context.Background())
 	l := &load{
-		kept:   &http.Client{Timeout: time.Minute, Transport: &http.Transport{MaxIdleConnsPerHost: 2 * workers}},
-		fresh:  &http.Client{Timeout: time.Minute, Transport: &http.Transport{DisableKeepAlives: true}},
+		kept:   &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: dial, MaxIdleConnsPerHost: 2 * workers}},
+		fresh:  &http.Client{Timeout: time.Minute, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}},
 		cancel: cancel, done: map[string]int{}, acknowledged: map[string]bool{},
 	}
 	for range workers {
 		l.running.Go(func() {
-			l.work(ctx, "call", func(c *http.Client, _ string) error {
-				return l.post(c, gateways.url()+"/mp-shop/orders/orders-api", nil)
+			l.work(ctx, "call", func(ctx context.Context, c *http.Client, _ string) error {
+				return l.post(ctx, c, gateways.url()+"/mp-shop/orders/orders-api", nil)
 			})
 		})
 		l.running.Go(func() {
-			l.work(ctx, "event", func(c *http.Client, id string) error {
-				return l.post(c, validators.url()+"/shop/events", http.Header{
+			l.work(ctx, "event", func(ctx context.Context, c *http.Client, id string) error {
+				return l.post(ctx, c, validators.url()+"/shop/events", http.Header{
 					"Ce-Specversion": {"1.0"}, "Ce-Type": {"order.created.v1"}, "Ce-Source": {"shop"}, "Ce-Id": {id}, "X-Forwarded-Client-Cert": {ingress},
 				})
 			})
@@ -85,7 +104,7 @@ func (l *load) end() {
 }
 
 // work sends until ctx ends; what is under way then is brought to its end.
-func (l *load) work(ctx context.Context, kind string, send func(c *http.Client, id string) error) {
+func (l *load) work(ctx context.Context, kind string, send func(ctx context.Context, c *http.Client, id string) error) {
 	tick := time.NewTicker(pause)
 	defer tick.Stop()
 	for n := 0; ; n++ {
@@ -101,8 +120,11 @@ func (l *load) work(ctx context.Context, kind string, send func(c *http.Client, 
 		id := rand.Text()
 		var last failure
 		for range attempts {
-			last = failure{kind: kind, began: time.Now()}
-			if last.err = send(c, id); last.err == nil {
+			last = failure{kind: kind, dialled: time.Now()}
+			used := httptrace.WithClientTrace(context.Background(), &httptrace.ClientTrace{
+				GotConn: func(i httptrace.GotConnInfo) { last.dialled = i.Conn.(*connection).dialled },
+			})
+			if last.err = send(used, c, id); last.err == nil {
 				break
 			}
 			l.mu.Lock()
@@ -122,8 +144,8 @@ func (l *load) work(ctx context.Context, kind string, send func(c *http.Client, 
 	}
 }
 
-func (l *load) post(c *http.Client, url string, header http.Header) error {
-	r, err := http.NewRequest(http.MethodPost, url, strings.NewReader(`{"n":1}`))
+func (l *load) post(ctx context.Context, c *http.Client, url string, header http.Header) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodPost, url, strings.NewReader(`{"n":1}`))
 	if err != nil {
 		return err
 	}

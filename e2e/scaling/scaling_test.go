@@ -84,7 +84,7 @@ func scale(t *testing.T, away time.Duration) {
 			t.Errorf("after a kill of the %s %d requests were lost for good, the first: %s", p.name, len(lost), lost[0])
 		}
 		for _, f := range failures {
-			if f.began.After(out) || (f.kind == "call") != (p.name == "gateway") {
+			if f.dialled.After(out) || (f.kind == "call") != (p.name == "gateway") {
 				t.Errorf("a kill of the %s, which was out at %s, made one fail that had nothing to do with it: %s", p.name, out, f)
 			}
 		}
