@@ -1,11 +1,9 @@
 package fleet_test
 
 import (
-	gocmp "cmp"
 	"context"
 	"fmt"
 	"maps"
-	"os"
 	"slices"
 	"strings"
 	"testing"
@@ -66,14 +64,6 @@ type faultRow struct {
 	says []string
 	// impatient rows are for an agent that does not wait long for an answer.
 	impatient bool
-	// apart rows are about more than the one answer: the next fault does not follow before all is well again.
-	apart bool
-}
-
-// recoversWith says that after both rows the agent is in the same situation: the same fault has led to the same outcome, and
-// only the request that met it was another.
-func (r faultRow) recoversWith(other faultRow) bool {
-	return r.kind == other.kind && r.state == other.state && r.impatient == other.impatient && !r.apart && !other.apart
 }
 
 // wholeAnswers are the faults of a whole answer, by what the status says of them. Each of them gets a row for each level.
@@ -156,15 +146,15 @@ func faultRows() []faultRow {
 
 	// What only happens after another fault, or in another call.
 	reset := levels[0].at(compass.Fault{Kind: compass.FaultReset})
-	add(faultRow{apart: true, level: "where Compass is", syncs: 2, state: compassv1alpha1.SynchronizationFailed, says: []string{"Unreachable", "127.0.0.1:1/"}},
+	add(faultRow{level: "where Compass is", syncs: 2, state: compassv1alpha1.SynchronizationFailed, says: []string{"Unreachable", "127.0.0.1:1/"}},
 		compass.Fault{Kind: compass.FaultOtherURLs, DirectorURL: "https://127.0.0.1:1/director/graphql"}, reset)
-	add(faultRow{apart: true, level: "where Compass is", syncs: 2, state: compassv1alpha1.ConnectionMaintenanceFailed, says: []string{"Failed to connect to Compass Connector: ", "Server (HTTP 502"}},
+	add(faultRow{level: "where Compass is", syncs: 2, state: compassv1alpha1.ConnectionMaintenanceFailed, says: []string{"Failed to connect to Compass Connector: ", "Server (HTTP 502"}},
 		compass.Fault{Kind: compass.FaultConnectorDown}, reset)
-	add(faultRow{apart: true, level: "the certificate", renew: true, state: compassv1alpha1.ConnectionMaintenanceFailed, says: []string{"issued certificate refused (WrongValidity)", "compare the clocks"}},
+	add(faultRow{level: "the certificate", renew: true, state: compassv1alpha1.ConnectionMaintenanceFailed, says: []string{"issued certificate refused (WrongValidity)", "compare the clocks"}},
 		compass.Fault{Kind: compass.FaultCertificateTimes, Operation: "signCertificateSigningRequest", Shift: compass.Duration(time.Hour)})
 	// What is null, without an error, where something is: of each system, on every page.
 	hidden := func(says ...string) faultRow {
-		return faultRow{apart: true, state: compassv1alpha1.Synchronized, says: says}
+		return faultRow{state: compassv1alpha1.Synchronized, says: says}
 	}
 	for _, within := range []struct {
 		field string
@@ -178,32 +168,26 @@ func faultRows() []faultRow {
 		within.row.level = within.field + " of each system"
 		add(within.row, compass.Fault{Kind: compass.FaultFieldNull, Field: within.field})
 	}
-	add(faultRow{apart: true, level: "credentials", state: compassv1alpha1.Synchronized, says: []string{"the answer of Compass was incomplete", "instanceAuths: null instead of a list"}},
+	add(faultRow{level: "credentials", state: compassv1alpha1.Synchronized, says: []string{"the answer of Compass was incomplete", "instanceAuths: null instead of a list"}},
 		compass.Fault{Kind: compass.FaultScopeLost, Scope: "bundle.instance_auths:read"})
 
 	// A lie that agrees with itself: the guard against large losses is what is left.
-	lie := faultRow{apart: true, level: "a whole answer without most Applications", state: compassv1alpha1.Synchronized, says: []string{"300 of 500 Applications are no longer in Compass"}}
+	lie := faultRow{level: "a whole answer without most Applications", state: compassv1alpha1.Synchronized, says: []string{"300 of 500 Applications are no longer in Compass"}}
 	add(lie, compass.Fault{Kind: compass.FaultShortPage, Field: "applicationsForRuntime", By: 60}, compass.Fault{Kind: compass.FaultWrongCount, Field: "applicationsForRuntime", By: -300})
-	lie = faultRow{apart: true, level: "a whole answer without any Application", state: compassv1alpha1.Synchronized, says: []string{"none of the 500 Applications is in Compass any more"}}
+	lie = faultRow{level: "a whole answer without any Application", state: compassv1alpha1.Synchronized, says: []string{"none of the 500 Applications is in Compass any more"}}
 	add(lie, compass.Fault{Kind: compass.FaultShortPage, Field: "applicationsForRuntime", By: 100}, compass.Fault{Kind: compass.FaultWrongCount, Field: "applicationsForRuntime", By: -500})
 
-	// Those that recover together follow each other. Those that need another agent come last.
+	// Those that need another agent come last.
 	slices.SortStableFunc(rows, func(a, b faultRow) int {
-		return gocmp.Or(order(a.impatient, b.impatient), gocmp.Compare(a.kind, b.kind), order(a.apart, b.apart), gocmp.Compare(a.state, b.state))
+		if a.impatient == b.impatient {
+			return 0
+		}
+		if a.impatient {
+			return 1
+		}
+		return -1
 	})
 	return rows
-}
-
-// order of two rows, of which the one comes last that has something.
-func order(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case a:
-		return 1
-	default:
-		return -1
-	}
 }
 
 func TestEveryFaultOfTheSimulatorHasItsRows(t *testing.T) {
@@ -338,21 +322,7 @@ func (f *fleet) toldByApplications() string {
 	return strings.Join(slices.Sorted(maps.Keys(messages)), "\n")
 }
 
-// TestFaults has the fleet recover after the rows of each fault that led to the same outcome.
 func TestFaults(t *testing.T) {
-	everyFault(t, faultRow.recoversWith)
-}
-
-// TestSoakFaultsWithARecoveryAfterEach takes half as long again.
-func TestSoakFaultsWithARecoveryAfterEach(t *testing.T) {
-	if os.Getenv("APPCONN_SOAK") == "" {
-		t.Skip("TestFaults has the same rows, with fewer recoveries; \"make soak\" runs this one")
-	}
-	everyFault(t, func(faultRow, faultRow) bool { return false })
-}
-
-// everyFault holds a fleet against all rows, and lets it recover before a row that does not recover with the one before it.
-func everyFault(t *testing.T, together func(a, b faultRow) bool) {
 	applications := fleetApplications()
 	server := startCompass(t, seedOf(applications...))
 	pairApplications(t, server)
@@ -367,9 +337,9 @@ func everyFault(t *testing.T, together func(a, b faultRow) bool) {
 	if n := f.clients(); n != fleetSize/withClient {
 		t.Fatalf("%d Applications have a client, want %d", n, fleetSize/withClient)
 	}
-	rows := faultRows()
-	for i, row := range rows {
+	for i, row := range faultRows() {
 		t.Run(fmt.Sprintf("%s, %s", row.kind, row.level), func(t *testing.T) {
+			f := f
 			if row.impatient && f.compassTimeout == 0 {
 				stop()
 				f.compassTimeout = 3 * time.Second
@@ -409,15 +379,9 @@ func everyFault(t *testing.T, together func(a, b faultRow) bool) {
 			if diff := cmp.Diff(before, f.managed()); diff != "" {
 				t.Errorf("objects before the fault (-), during it (+):\n%s", diff)
 			}
-			if n := f.traffic.deleted(); n != 0 {
-				t.Errorf("%d objects were deleted", n)
-			}
-			server.Admin().ClearFaults()
-			if i+1 < len(rows) && together(row, rows[i+1]) {
-				return
-			}
 
 			// Recovery: what Compass says now arrives, and nothing is left of the fault.
+			server.Admin().ClearFaults()
 			changed := applications[i%(fleetSize-1)]
 			changed.Description = fmt.Sprintf("after fault %d", i)
 			_, err := server.Admin().PutApplication(tenant, changed)

@@ -200,6 +200,10 @@ func plain(ip netip.Addr) netip.Addr {
 	return ip
 }
 
+// SpecialAddress says what an address is that leads to the host itself, to many, or to what a cloud tells a machine of itself, in a
+// few words; empty if it does not. An IPv4 address is also seen within an IPv6 one.
+func SpecialAddress(ip netip.Addr) string { return kindOf(plain(ip)) }
+
 func kindOf(ip netip.Addr) string {
 	if localNAT64.Contains(ip) {
 		for _, candidate := range within(ip) {

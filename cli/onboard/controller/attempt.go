@@ -350,8 +350,8 @@ func (a *attempt) offboard(ctx context.Context) (time.Duration, error) {
 	return 0, nil
 }
 
-// clean deletes the configuration Secret in the cluster, if it can be reached and names no other runtime than id: what it holds has no use any more, and a cluster
-// may well be gone before its Secret is.
+// clean deletes the configuration Secret in the cluster, if it can be reached and names no other runtime than id: what it holds has
+// no use any more, and a cluster may well be gone before its Secret is.
 func (a *attempt) clean(ctx context.Context, uid, id string) {
 	err := func() error {
 		cluster, end, err := a.reach()

@@ -12,6 +12,8 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
+
+	"github.com/application-connector/application-connector/gateway/transport"
 )
 
 // maxKubeconfig bounds a kubeconfig, in bytes. One with certificates has 10 KiB at most.
@@ -60,16 +62,14 @@ type admission struct {
 // address refuses addresses at which no API server is: those by which a cloud tells a machine of itself, and, unless they are
 // admitted, those of this machine.
 func (may admission) address(at netip.Addr) error {
-	at = at.Unmap()
-	switch {
-	case at.IsUnspecified(), at.IsLoopback() && !may.loopback, at.IsLinkLocalUnicast(), at.IsMulticast(), at.WithZone("") == awsMetadata:
-		return fmt.Errorf("%s is an address at which no cluster is looked for", at)
+	if at.Unmap().IsLoopback() && may.loopback {
+		return nil
+	}
+	if transport.SpecialAddress(at) != "" {
+		return fmt.Errorf("%s is an address at which no cluster is looked for", at.Unmap())
 	}
 	return nil
 }
-
-// awsMetadata is that of the instance metadata service, which is not link-local.
-var awsMetadata = netip.MustParseAddr("fd00:ec2::254")
 
 func checkCluster(c *clientcmdapi.Cluster, may admission) error {
 	var errs []error

@@ -94,7 +94,7 @@ func failed(err error, step string, args ...any) error {
 	return &StepError{Step: fmt.Sprintf(step, args...), Err: err}
 }
 
-// uid is what API servers give; Director takes it as the text of a label.
+// clusterUID is what API servers give; Director takes it as the text of a label.
 var clusterUID = regexp.MustCompile(`^[0-9A-Za-z-]{1,64}$`)
 
 // UID is what tells this cluster from all others for as long as it lives.
