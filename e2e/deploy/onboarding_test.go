@@ -70,6 +70,7 @@ func apply(t *testing.T, text string) {
 		if _, err := kubectl(context.Background(), text, "delete", "-f", "-", "--ignore-not-found", "--wait=false"); err != nil {
 			t.Error(err)
 		}
+		gone(t, text) // the next test may install it again
 	})
 	if _, err := kubectl(t.Context(), text, "apply", "--server-side", "--field-manager=administrator", "--validate=strict", "-f", "-"); err != nil {
 		t.Fatal(err)
